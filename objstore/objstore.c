@@ -1,0 +1,1 @@
+#include "objstore/objstore.h"

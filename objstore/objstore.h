@@ -1,0 +1,132 @@
+/* objstore - one interface to every object store.
+ *
+ * An object has a key ("a/b/c": 1..1024 bytes of [0-9A-Za-z._%=@+-] and '/',
+ * no empty, "." or ".." component), bytes, and an opaque etag that changes
+ * with them.  Objects are written whole and at once; a reader sees a whole
+ * old one, a whole new one or none.
+ *
+ * Every operation is asynchronous: objstore_submit() starts it and done() is
+ * called exactly once from a thread of the driver (or, when the driver can
+ * answer at once, from the caller's) with op->rc and the result fields
+ * filled in.  The blocking calls below wait for that.
+ *
+ * Results: 0, or ERR_NOTFOUND, ERR_EXISTS (create-only: the key is there),
+ * ERR_CONFLICT (if-match: changed or gone), ERR_BUSY (throttled), ERR_TIMEOUT
+ * (deadline: a put may or may not have happened), ERR_DENIED, ERR_CORRUPT,
+ * ERR_UNAVAILABLE, ERR_INVALID.
+ * Threads: a store may be used from any number of threads. */
+#ifndef OBJSTORE_OBJSTORE_H
+#define OBJSTORE_OBJSTORE_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/err.h"
+
+enum objstore_verb { OBJ_PUT, OBJ_GET, OBJ_HEAD, OBJ_DELETE, OBJ_LIST, OBJ_COPY, OBJ_SYNC };
+enum objstore_cond { OBJ_ANY, OBJ_CREATE /* If-None-Match: * */, OBJ_MATCH /* If-Match */ };
+enum objstore_caps {
+	OBJ_CAP_CREATE = 1,	/* create-only holds among racing writers */
+	OBJ_CAP_MATCH = 2,	/* compare-and-swap holds */
+	OBJ_CAP_RANGE = 4,
+	OBJ_CAP_COPY = 8,
+	OBJ_CAP_LIST = 16,
+	OBJ_CAP_LAZY = 32	/* put_lazy is cheaper than put */
+};
+enum { OBJ_KEY_MAX = 1024, OBJ_ETAG_MAX = 80 };
+
+struct objstore;
+struct objstore_list_item {
+	char *key;
+	uint64_t size;
+	int64_t mtime;		/* seconds */
+};
+
+struct objstore_op {
+	/* set by the caller */
+	enum objstore_verb verb;
+	const char *key;		/* OBJ_LIST: prefix, "" for all */
+	const char *key_to;		/* OBJ_COPY */
+	enum objstore_cond cond;
+	char etag[OBJ_ETAG_MAX];	/* in: for OBJ_MATCH; out: of the object put, got or headed */
+	const struct iovec *iov;	/* OBJ_PUT: the bytes, borrowed until done */
+	int n_iov;
+	bool lazy;			/* OBJ_PUT: atomic at once, durable only by a later OBJ_SYNC */
+	uint64_t off, len;		/* OBJ_GET: range; len 0 = to the end.  Beyond the end: what is there */
+	struct buf *out;		/* OBJ_GET: appended to; its ceiling bounds what is taken (else ERR_LIMIT) */
+	const char *start_after;	/* OBJ_LIST: keys behind this one; NULL from the first */
+	size_t max_keys;		/* OBJ_LIST: 0 = 1000 */
+	int64_t deadline_us;		/* on clock_system's monotonic clock; 0 = the store's own */
+	void (*done)(struct objstore_op *op);
+	void *ctx;
+	/* set by the store before done() */
+	int rc;
+	struct err err;
+	uint64_t size;			/* whole size of the object (GET, HEAD) */
+	int64_t mtime;
+	struct objstore_list_item *items;	/* OBJ_LIST: in key order; owned by the caller: objstore_items_free */
+	size_t n_items;
+	bool more;			/* OBJ_LIST: ask again with start_after */
+	void *driver;			/* the store's while under way */
+};
+
+/* The table a driver or a wrapper fills in. */
+struct objstore_ops {
+	const char *name;
+	void (*submit)(struct objstore *s, struct objstore_op *op);
+	/* Wishes op away: done() still comes, early, with ERR_TIMEOUT where nothing is known. NULL: not needed. */
+	void (*cancel)(struct objstore *s, struct objstore_op *op);
+	void (*close)(struct objstore *s);
+};
+struct objstore {
+	const struct objstore_ops *ops;
+	unsigned caps;
+};
+
+void objstore_submit(struct objstore *s, struct objstore_op *op);
+void objstore_cancel(struct objstore *s, struct objstore_op *op);
+void objstore_close(struct objstore **s);	/* waits for what is under way */
+bool objstore_key_valid(const char *key);
+void objstore_items_free(struct objstore_list_item *items, size_t n);
+
+/* Blocking forms.  err may be NULL. */
+int objstore_put(struct objstore *s, const char *key, const void *data, size_t len, enum objstore_cond cond,
+		 char etag[OBJ_ETAG_MAX] /* in for OBJ_MATCH, out; NULL = none */, struct err *err);
+int objstore_get(struct objstore *s, const char *key, struct buf *out, char etag_r[OBJ_ETAG_MAX], struct err *err);
+int objstore_get_range(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, uint64_t *size_r, struct err *err);
+int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err);	/* 1 there, 0 not, <0 */
+int objstore_delete(struct objstore *s, const char *key, struct err *err);	/* absent is fine */
+/* Everything put lazily before is durable when this returns 0. */
+int objstore_sync(struct objstore *s, struct err *err);
+/* Calls fn for every key under prefix in key order until it returns non-zero (which is returned). */
+int objstore_each(struct objstore *s, const char *prefix, int (*fn)(void *ctx, const struct objstore_list_item *item), void *ctx, struct err *err);
+
+/* --- drivers --- */
+/* A directory, created when missing.  Safe among any number of processes. */
+int objstore_posix_open(const char *dir, struct objstore **s_r, struct err *err);
+/* Objects in memory, for tests; "durable" means synced: see objstore_mem_crash. */
+struct objstore *objstore_mem_new(void);
+/* What a power loss leaves: lazy puts that were not synced are dropped, each
+ * by its own toss of the seeded coin. */
+void objstore_mem_crash(struct objstore *mem, uint64_t seed);
+
+/* Seeded faults around any store (which it then owns). Rates in 1/1000 of the operations. */
+struct objstore_faults {
+	uint64_t seed;
+	unsigned error;		/* fails, nothing done (ERR_UNAVAILABLE) */
+	unsigned lost_answer;	/* done, but ERR_TIMEOUT is answered */
+	unsigned late;		/* answered ERR_TIMEOUT now, done later */
+	unsigned throttle;	/* ERR_BUSY */
+	unsigned duplicate;	/* a put is carried out twice */
+	unsigned torn;		/* a get gives damaged bytes */
+	unsigned ignore_cond;	/* the store takes conditions and ignores them */
+	unsigned delay_us_max;	/* each operation takes 0..this longer */
+	int64_t fail_after;	/* >= 0: after so many operations every one fails (a crash of the store) */
+};
+struct objstore *objstore_fault_new(struct objstore *below, const struct objstore_faults *f);
+void objstore_fault_set(struct objstore *fault, const struct objstore_faults *f);
+uint64_t objstore_fault_count(const struct objstore *fault);	/* operations so far */
+#endif

@@ -1,0 +1,1 @@
+#include "obox/obox.h"
