@@ -418,10 +418,12 @@ static void delimiter(struct mime_parser *p, size_t i, bool closing)
 
 	while (p->state == HEADER)
 		end_header(p);
-	if (!in_header) {
+	if (!in_header && p->current != multipart) {
 		end -= p->eol;
-		if (end < p->parts[p->current].body_off)	/* that line end is the empty line of the header */
-			end = p->parts[p->current].body_off;
+		if (end < p->parts[p->current].body_off) {	/* so there was a header and no empty line, by the grammar */
+			p->parts[p->current].body_off = end;
+			p->parts[p->current].first_line--;
+		}
 	}
 	for (k = p->current; k != multipart; k = p->parts[k].parent)
 		close_part(p, &p->parts[k], end);

@@ -215,6 +215,8 @@ static void content_type(struct partinfo *pi, const char *header, const struct h
 		p->kind = MIME_LEAF;
 		set_type(ty, "application", "octet-stream");
 	}
+	if (p->kind == MIME_MESSAGE && ascii_is(ty->subtype, ty->subtype_len, "rfc822"))
+		set_type(ty, "message", "rfc822");	/* a constant of the grammar, so in its spelling */
 	p->is_text = ascii_is(ty->type, ty->type_len, "text");
 	p->digest = p->kind == MIME_MULTIPART && ascii_is(ty->subtype, ty->subtype_len, "digest");
 	pi->boundary_given = false;
