@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/err.h"
 
 struct conn;
 struct obox;
@@ -85,6 +86,10 @@ struct conn_env {
 	 * (owned by the caller); 0 no; <0 not known now (temporary). Blocks. */
 	int (*user_exists)(struct conn_env *env, const char *address, char **user_r, struct err *err);
 	/* LMTP: delivers to a user that another worker owns, or this one; see lmtp/lmtp.h */
+	/* Which worker owns user?  true: another one (its number in *worker_r). NULL: there is only this one. */
+	bool (*owner)(struct conn_env *env, const char *user, unsigned *worker_r);
+	/* Calls fn for each session of this worker; since: seconds UTC. NULL: not known. */
+	void (*each_session)(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx);
 	void *worker;
 };
 
