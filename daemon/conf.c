@@ -123,6 +123,11 @@ const char *conf_protocol_name(unsigned protocol)
 	return protocols[protocol];
 }
 
+const char *conf_tls_name(unsigned tls)
+{
+	return tls_modes[tls];
+}
+
 /* --- what options mean together --- */
 
 static void complain_at(struct buf *out, const struct conf_listen *l, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -346,5 +351,25 @@ const char *conf_needs_restart(const struct conf *a, const struct conf *b)
 		return "cache_size";
 	if (a->limits.message_size != b->limits.message_size)
 		return "limits.message_size";
+	if (strcmp(a->recipient_delimiter, b->recipient_delimiter))
+		return "recipient_delimiter";
 	return NULL;
+}
+
+void conf_keep(const struct conf *running, struct conf *fresh)
+{
+	set_string(&fresh->state_dir, mem_strdup(running->state_dir));
+	set_string(&fresh->run_dir, mem_strdup(running->run_dir));
+	set_string(&fresh->hostname, mem_strdup(running->hostname));
+	set_string(&fresh->user, mem_strdup(running->user));
+	set_string(&fresh->group, mem_strdup(running->group));
+	set_string(&fresh->store.path, mem_strdup(running->store.path));
+	set_string(&fresh->store.prefix, mem_strdup(running->store.prefix));
+	set_string(&fresh->recipient_delimiter, mem_strdup(running->recipient_delimiter));
+	fresh->store.driver = running->store.driver;
+	fresh->worker_count = running->worker_count;
+	fresh->flag_commit_delay = running->flag_commit_delay;
+	fresh->grace_period = running->grace_period;
+	fresh->cache_size = running->cache_size;
+	fresh->limits.message_size = running->limits.message_size;
 }

@@ -64,5 +64,8 @@ static inline struct conf_listen *conf_listener(const struct conf *c, size_t i)
 }
 /* Does a change from a to b need a restart of the workers?  The name of the first such setting, or NULL. */
 const char *conf_needs_restart(const struct conf *a, const struct conf *b);
+/* Gives those settings in fresh the values they have in running. */
+void conf_keep(const struct conf *running, struct conf *fresh);
 const char *conf_protocol_name(unsigned protocol);
+const char *conf_tls_name(unsigned tls);
 #endif

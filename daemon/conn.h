@@ -30,6 +30,7 @@
 struct conn;
 struct obox;
 struct obox_user;
+struct lmtp_delivery;
 
 enum { CONN_IN_MAX = 64 * 1024, CONN_OUT_HIGH = 128 * 1024 };
 
@@ -84,7 +85,10 @@ struct conn_env {
 	/* LMTP: is there such a user?  1 yes, with the name to use in *user_r
 	 * (owned by the caller); 0 no; <0 not known now (temporary). Blocks. */
 	int (*user_exists)(struct conn_env *env, const char *address, char **user_r, struct err *err);
-	/* LMTP: delivers to a user that another worker owns, or this one; see lmtp/lmtp.h */
+	uint32_t max_recipients;	/* LMTP: of one transaction */
+	bool detail_mailbox;		/* LMTP: user+detail goes to the mailbox detail when there is one */
+	/* LMTP: delivers to users of this worker and of others, see lmtp/lmtp.h. Blocks. */
+	void (*deliver)(struct conn_env *env, struct lmtp_delivery *d);
 	void *worker;
 };
 
