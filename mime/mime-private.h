@@ -108,7 +108,7 @@ enum { BOUNDARY_MAX = 250 };
 /* What a part's header says, before it is stored (partinfo.c). */
 struct partinfo {
 	struct params params;
-	struct buf basic, ext, names, scratch;
+	struct buf basic, ext, names, type, word;
 	char boundary[BOUNDARY_MAX];
 	size_t boundary_len;		/* 0 = none */
 	bool boundary_given;
