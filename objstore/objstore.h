@@ -54,6 +54,7 @@ struct objstore_op {
 	char etag[OBJ_ETAG_MAX];	/* in: for OBJ_MATCH; out: of the object put, got or headed */
 	const struct iovec *iov;	/* OBJ_PUT: the bytes, borrowed until done */
 	int n_iov;
+	bool want_etag;			/* GET, HEAD: fill in etag (a driver may have to read for it) */
 	bool lazy;			/* OBJ_PUT: atomic at once, durable only by a later OBJ_SYNC */
 	uint64_t off, len;		/* OBJ_GET: range; len 0 = to the end.  Beyond the end: what is there */
 	struct buf *out;		/* OBJ_GET: appended to; its ceiling bounds what is taken (else ERR_LIMIT) */
@@ -95,6 +96,8 @@ void objstore_items_free(struct objstore_list_item *items, size_t n);
 /* Blocking forms.  err may be NULL. */
 int objstore_put(struct objstore *s, const char *key, const void *data, size_t len, enum objstore_cond cond,
 		 char etag[OBJ_ETAG_MAX] /* in for OBJ_MATCH, out; NULL = none */, struct err *err);
+/* Create-only and lazy: there at once, durable by a later objstore_sync. */
+int objstore_put_lazy(struct objstore *s, const char *key, const struct iovec *iov, int n, struct err *err);
 int objstore_get(struct objstore *s, const char *key, struct buf *out, char etag_r[OBJ_ETAG_MAX], struct err *err);
 int objstore_get_range(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, uint64_t *size_r, struct err *err);
 int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err);	/* 1 there, 0 not, <0 */

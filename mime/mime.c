@@ -1,1 +1,0 @@
-#include "mime/mime.h"
