@@ -16,13 +16,13 @@ void imap_news_start(struct imap_session *s, bool expunges)
 {
 	if (!s->view || s->tell.active)
 		return;
-	if (!obox_view_sync(s->view, expunges, &s->tell.sync)) {
+	s->tell.active = obox_view_sync(s->view, expunges, &s->tell.sync);
+	if (expunges)	/* what is kept back has mod-sequences too: RFC 7162 section 3.2 */
+		s->told_modseq = s->tell.sync.highestmodseq;
+	if (!s->tell.active) {
 		obox_sync_free(&s->tell.sync);
-		memset(&s->tell.sync, 0, sizeof(s->tell.sync));
 		return;
 	}
-	s->told_modseq = s->tell.sync.highestmodseq;
-	s->tell.active = true;
 	s->tell.stage = TELL_GONE;
 	s->tell.pos = 0;
 }

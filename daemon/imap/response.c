@@ -202,10 +202,11 @@ bool imap_learn_keywords(struct imap_session *s)
 	if (n <= s->n_keywords)
 		return false;
 	n = obox_view_keywords(s->view, more, s->n_keywords);
-	s->keywords = mem_realloc(s->keywords, (s->n_keywords + n) * sizeof(*s->keywords));
-	for (i = 0; i < n; i++)
-		s->keywords[s->n_keywords++] = more[i];
-	return n > 0;
+	s->keywords = mem_realloc(s->keywords, n * sizeof(*s->keywords));
+	for (i = s->n_keywords; i < n; i++)
+		s->keywords[i] = more[i];
+	s->n_keywords = n;
+	return true;
 }
 
 void imap_announce_keywords(struct imap_session *s)

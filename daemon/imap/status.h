@@ -6,6 +6,7 @@
 
 struct imap_session;
 struct lex;
+struct err;
 
 /* "(MESSAGES UNSEEN ...)": a bit for each item in *items. */
 bool status_parse_items(struct lex *lx, uint32_t *items);
