@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "daemon/conn.h"
 #include "objstore/objstore.h"
 #include "obox/obox.h"

@@ -1,6 +1,7 @@
 #include "tests/imap/script.h"
 
 #include <ctype.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "base/hmap.h"
