@@ -168,6 +168,16 @@ int objstore_sync(struct objstore *s, struct err *err)
 	return run(s, &op, err);
 }
 
+int objstore_list(struct objstore *s, const char *prefix, const char *after, size_t max, struct objstore_list_item **items_r, size_t *n_r, struct err *err)
+{
+	struct objstore_op op = { .verb = OBJ_LIST, .key = prefix, .start_after = after, .max_keys = max };
+	int rc = run(s, &op, err);
+
+	*items_r = op.items;
+	*n_r = op.n_items;
+	return rc;
+}
+
 int objstore_each(struct objstore *s, const char *prefix, int (*fn)(void *ctx, const struct objstore_list_item *item), void *ctx, struct err *err)
 {
 	char *after = NULL;

@@ -104,6 +104,8 @@ int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct 
 int objstore_delete(struct objstore *s, const char *key, struct err *err);	/* absent is fine */
 /* Everything put lazily before is durable when this returns 0. */
 int objstore_sync(struct objstore *s, struct err *err);
+/* At most max keys under prefix that lie behind after (NULL = from the first); objstore_items_free. */
+int objstore_list(struct objstore *s, const char *prefix, const char *after, size_t max, struct objstore_list_item **items_r, size_t *n_r, struct err *err);
 /* Calls fn for every key under prefix in key order until it returns non-zero (which is returned). */
 int objstore_each(struct objstore *s, const char *prefix, int (*fn)(void *ctx, const struct objstore_list_item *item), void *ctx, struct err *err);
 

@@ -285,6 +285,11 @@ void root_encode(const struct root_state *s, struct buf *out)
 		buf_put64(out, (uint64_t)s->trash[i].time);
 		buf_add(out, &s->trash[i].msg, sizeof(s->trash[i].msg));
 	}
+	buf_putv(out, s->n_dead);
+	for (i = 0; i < s->n_dead; i++) {
+		buf_add(out, s->dead[i].guid.b, sizeof(s->dead[i].guid.b));
+		buf_putstr(out, s->dead[i].name);
+	}
 }
 
 static void decode_tail(struct root_state *s, struct rd *r)
@@ -322,6 +327,17 @@ static void decode_tail(struct root_state *s, struct rd *r)
 		memcpy(&t.msg, p, sizeof(t.msg));
 		mem_grow(&s->trash, &s->cap_trash, s->n_trash + 1, sizeof(*s->trash));
 		s->trash[s->n_trash++] = t;
+	}
+	for (n = rd_v(r); n > 0 && !r->failed; n--) {
+		struct dead d;
+
+		p = rd_bytes(r, sizeof(d.guid.b));
+		if (!p)
+			return;
+		memcpy(d.guid.b, p, sizeof(d.guid.b));
+		d.name = rd_strdup(r);
+		mem_grow(&s->dead, &s->cap_dead, s->n_dead + 1, sizeof(*s->dead));
+		s->dead[s->n_dead++] = d;
 	}
 }
 

@@ -3,6 +3,9 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/body.c \
 	%reldir%/bundle.c \
 	%reldir%/change.c \
+	%reldir%/check.c \
+	%reldir%/dump.c \
+	%reldir%/gc.c \
 	%reldir%/journal.c \
 	%reldir%/list.c \
 	%reldir%/mbox.c \
@@ -10,6 +13,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/msgin.c \
 	%reldir%/obox.c %reldir%/obox.h %reldir%/obox-private.h \
 	%reldir%/pack.c \
+	%reldir%/rebuild.c \
 	%reldir%/record.c \
 	%reldir%/save.c \
 	%reldir%/state.c \

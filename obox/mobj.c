@@ -218,6 +218,7 @@ static void encode_record(const struct obox_origin *g, const struct obox_guid *g
 	buf_putstr(out, g->user);
 	buf_add(out, guid->b, sizeof(guid->b));
 	buf_putstr(out, g->mailbox);
+	buf_put32(out, g->uidvalidity);
 	buf_putv(out, g->uid);
 	buf_putv(out, g->modseq);
 	buf_putv(out, g->flags);
@@ -362,6 +363,7 @@ static void decode_record(struct rd *r, struct obox_origin *g, struct obox_guid 
 	if (p && guid_r)
 		memcpy(guid_r->b, p, sizeof(guid_r->b));
 	g->mailbox = rd_strdup(r);
+	g->uidvalidity = rd_32(r);
 	g->uid = (uint32_t)rd_v(r);
 	g->modseq = rd_v(r);
 	g->flags = (uint32_t)rd_v(r) & OBOX_FLAGS_ALL;

@@ -103,6 +103,8 @@ struct trash {	/* an expunged message within its grace period; holds a reference
 	struct obox_msg msg;
 };
 
+struct dead { struct obox_guid guid; char *name; };	/* a deleted mailbox with mail in the trash */
+
 struct sumblock {	/* an immutable block of summaries */
 	uint64_t epoch, n;	/* object sum/<epoch>-<n> */
 	uint32_t count, bytes;
@@ -120,6 +122,8 @@ struct root_state {
 	size_t n_subs, cap_subs;
 	struct trash *trash;
 	size_t n_trash, cap_trash;
+	struct dead *dead;
+	size_t n_dead, cap_dead;
 	struct hmap shared;		/* oid (16 bytes) -> count >= 2 as a pointer-sized number */
 	struct sumblock *blocks;
 	size_t n_blocks, cap_blocks;
@@ -135,8 +139,8 @@ int root_apply(struct root_state *s, const struct rec *r, struct err *err);
 struct mbox *root_by_name(struct root_state *s, const char *name);
 struct mbox *root_by_guid(struct root_state *s, const struct obox_guid *g);
 uint64_t root_next_modseq(const struct root_state *s, const struct mbox *m);
-bool root_oid_referenced(struct root_state *s, const struct obox_oid *oid);	/* more than once */
 int root_subscription(const struct root_state *s, const char *name, size_t *at_r);	/* 1/0; where it is or would be */
+uint64_t root_refs(struct root_state *s, const struct obox_oid *oid);	/* references to an object that has at least one */
 void root_drop_ref(struct root_state *s, const struct obox_oid *oid, bool *last_r);
 
 /* mailbox arrays (mbox.c) */
@@ -265,6 +269,8 @@ void upload_abandon(struct upload *up);			/* the same without a root */
 int obox_checkpoint(struct obox *ob, const char *user, struct err *err);
 int user_load(struct obox_user *u, const struct manifest *man, struct err *err);
 int user_activate(struct obox_user *u, struct err *err);
+struct obox_user *user_new(struct obox *ob, const char *name);
+void user_destroy(struct obox_user *u);
 void user_retire(struct obox_user *u, bool clean);	/* ownership and loading */
 char *user_key(const struct obox_user *u, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int obox_name_normalise(const char *name, char **out_r, struct err *err);

@@ -240,7 +240,7 @@ void obox_body_close(struct obox_body **b);
 /* The save record of a message object: where it came from. */
 struct obox_origin {
 	char *user, *mailbox, *env_from, *env_to, *pop3_uidl;
-	uint32_t uid;
+	uint32_t uidvalidity, uid;
 	uint64_t modseq;
 	uint32_t flags;
 	char **keywords;

@@ -56,7 +56,7 @@ static int finish_object(struct obox_user *u, struct mbox *m, const struct obox_
 {
 	struct obox_origin g = {
 		.user = u->name, .mailbox = m->name, .env_from = (char *)(uintptr_t)sv->env_from, .env_to = (char *)(uintptr_t)sv->env_to,
-		.pop3_uidl = (char *)(uintptr_t)sv->pop3_uidl, .uid = msg->uid, .modseq = msg->modseq, .flags = msg->flags,
+		.pop3_uidl = (char *)(uintptr_t)sv->pop3_uidl, .uidvalidity = m->uidvalidity, .uid = msg->uid, .modseq = msg->modseq, .flags = msg->flags,
 		.keywords = (char **)(uintptr_t)sv->keywords, .n_keywords = sv->n_keywords, .idate = msg->idate, .sdate = msg->sdate,
 	};
 

@@ -24,6 +24,9 @@ void root_release(struct root_state *s)
 		mbox_free(&s->boxes[i]);
 	for (i = 0; i < s->n_subs; i++)
 		free(s->subs[i]);
+	for (i = 0; i < s->n_dead; i++)
+		free(s->dead[i].name);
+	free(s->dead);
 	for (i = 0; i < s->n_blocks; i++)
 		sumblock_release(&s->blocks[i]);
 	free(s->boxes);
@@ -86,9 +89,11 @@ void root_drop_ref(struct root_state *s, const struct obox_oid *oid, bool *last_
 		hmap_del(&s->shared, oid, sizeof(*oid));
 }
 
-bool root_oid_referenced(struct root_state *s, const struct obox_oid *oid)
+uint64_t root_refs(struct root_state *s, const struct obox_oid *oid)
 {
-	return shared_count(s, oid) > 1;
+	uint64_t n = shared_count(s, oid);
+
+	return n ? n : 1;
 }
 
 /* --- mailboxes --- */
@@ -145,6 +150,31 @@ static void put_in_trash(void *ctx, const struct obox_msg *msg)
 	s->trash[s->n_trash++] = (struct trash){ t->guid, t->time, *msg };
 }
 
+/* The name is kept while mail of the mailbox can be brought back. */
+static void remember_dead(struct root_state *s, const struct mbox *m)
+{
+	if (!m->n)
+		return;
+	mem_grow(&s->dead, &s->cap_dead, s->n_dead + 1, sizeof(*s->dead));
+	s->dead[s->n_dead++] = (struct dead){ m->guid, mem_strdup(m->name) };
+}
+
+static void forget_dead(struct root_state *s)
+{
+	size_t i, k, n = 0;
+
+	for (i = 0; i < s->n_dead; i++) {
+		for (k = 0; k < s->n_trash; k++)
+			if (!memcmp(s->trash[k].guid.b, s->dead[i].guid.b, sizeof(s->dead[i].guid.b)))
+				break;
+		if (k < s->n_trash)
+			s->dead[n++] = s->dead[i];
+		else
+			free(s->dead[i].name);
+	}
+	s->n_dead = n;
+}
+
 static int apply_delete(struct root_state *s, const struct rec *r, struct err *err)
 {
 	struct to_trash t = { s, r->guid, r->time, false };
@@ -157,6 +187,7 @@ static int apply_delete(struct root_state *s, const struct rec *r, struct err *e
 		return rc;
 	for (i = 0; i < m->n; i++)
 		put_in_trash(&t, &m->msgs[i]);
+	remember_dead(s, m);
 	for (i = 0; s->boxes[i] != m; i++)
 		;
 	memmove(s->boxes + i, s->boxes + i + 1, (s->n_boxes - i - 1) * sizeof(*s->boxes));
@@ -391,6 +422,7 @@ static void apply_purge(struct root_state *s, const struct rec *r)
 			root_drop_ref(s, &s->trash[i].msg.oid, &last);
 	}
 	s->n_trash = n;
+	forget_dead(s);
 }
 
 static int apply_undelete(struct root_state *s, const struct rec *r, struct err *err)

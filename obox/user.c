@@ -299,7 +299,7 @@ int user_activate(struct obox_user *u, struct err *err)
 
 /* --- the table of users --- */
 
-static struct obox_user *user_new(struct obox *ob, const char *name)
+struct obox_user *user_new(struct obox *ob, const char *name)
 {
 	struct obox_user *u = MEM_NEW(struct obox_user);
 
@@ -314,7 +314,7 @@ static struct obox_user *user_new(struct obox *ob, const char *name)
 	return u;
 }
 
-static void user_destroy(struct obox_user *u)
+void user_destroy(struct obox_user *u)
 {
 	root_release(&u->st);
 	buf_free(&u->tail);

@@ -492,6 +492,242 @@ static void renamed_inbox_starts_anew(void **state)
 	assert_int_equal(obox_mailbox_delete(f->u, "INBOX", &f->err), ERR_INVALID);
 }
 
+static void copies_keep_the_object_until_the_last_is_gone(void **state)
+{
+	struct fix *f = *state;
+	struct obox_copy_result res;
+	struct obox_gc_stats st;
+	struct obox_check c = { .bodies = true };
+	struct obox_lost *lost;
+	struct obox_view *v;
+	struct obox_msg m;
+	uint64_t n;
+	size_t n_lost;
+	char *text = numbered(1);
+
+	fill(f, "INBOX", 3);
+	assert_int_equal(obox_mailbox_create(f->u, "copy", 0, &f->err), 0);
+	v = view(f, "INBOX");
+	assert_int_equal(obox_copy(v, set(1, 1), "copy", false, &res, &f->err), 0);
+	obox_copy_result_free(&res);
+	assert_int_equal(obox_expunge(v, set(1, 2), true, NULL, &f->err), 0);
+	obox_view_close(&v);
+	assert_int_equal(obox_gc(f->u, true, &st, &f->err), 0);
+	v = view(f, "copy");
+	assert_int_equal(obox_view_read(v, 1, &m, 1), 1);
+	assert_body(f, &m, text, strlen(text));
+	obox_view_close(&v);
+	assert_int_equal(obox_check(f->u, &c, &f->err), 0);
+	assert_int_equal(c.messages, 2);
+	assert_int_equal(c.missing + c.damaged, 0);
+	assert_int_equal(obox_mailbox_delete(f->u, "copy", &f->err), 0);
+	assert_int_equal(obox_expunged_list(f->u, &lost, &n_lost, &f->err), 0);
+	assert_int_equal(n_lost, 1);
+	assert_string_equal(lost[0].mailbox, "copy");
+	obox_expunged_free(lost, n_lost);
+	close_box(f);	/* the trash and the dead mailbox's name survive */
+	open_box(f);
+	assert_int_equal(obox_undelete(f->u, NULL, 0, NULL, &n, &f->err), 0);
+	assert_int_equal(n, 1);
+	v = view(f, "copy");
+	assert_int_equal(obox_view_read(v, 1, &m, 1), 1);
+	assert_body(f, &m, text, strlen(text));
+	obox_view_close(&v);
+	free(text);
+}
+
+static int count_user(void *ctx, const char *user)
+{
+	assert_string_equal(user, "joe");
+	++*(int *)ctx;
+	return 0;
+}
+
+static int forget(void *ctx, const struct objstore_list_item *item)
+{
+	struct fix *f = ctx;
+
+	return strstr(item->key, "/m/") ? 0 : objstore_delete(f->store, item->key, &f->err);
+}
+
+/* Everything but the message objects is lost. */
+static void message_objects_alone_are_enough(void **state)
+{
+	struct fix *f = *state;
+	static const char *const kw[] = { "$Forwarded", "blue" };
+	struct obox_save s = { .flags = OBOX_ANSWERED, .keywords = kw, .n_keywords = 2, .idate = 77 };
+	struct obox_check c = { .bodies = true };
+	struct obox_status before, after;
+	struct obox_view *v;
+	struct obox_msg m[8];
+	char *names[OBOX_KEYWORDS_MAX], *text;
+	int users = 0;
+	size_t i, n;
+
+	fill(f, "INBOX", 5);
+	assert_int_equal(obox_mailbox_create(f->u, "Work/2026", 0, &f->err), 0);
+	s.msg = message(f, "Subject: w\r\n\r\n", 14);
+	assert_int_equal(obox_save(f->u, "Work/2026", &s, 1, NULL, &f->err), 0);
+	obox_msgin_free(&s.msg);
+	assert_int_equal(obox_mailbox_status(f->u, "INBOX", &before, &f->err), 0);
+	obox_user_close(&f->u);
+	obox_close(&f->ob);
+	assert_int_equal(objstore_each(f->store, "", forget, f, &f->err), 0);
+	open_box(f);
+	obox_user_close(&f->u);
+	assert_int_equal(obox_users(f->ob, count_user, &users, &f->err), 0);
+	assert_int_equal(users, 1);
+	obox_close(&f->ob);
+	assert_int_equal(objstore_each(f->store, "", forget, f, &f->err), 0);
+	{
+		struct obox_config cfg = { .state_dir = f->dir, .mail_store = f->store, .index_store = f->store, .prefix = "t", .node = "n1",
+					   .keys = f->keys, .grace_s = UINT64_MAX };
+
+		assert_int_equal(obox_open(&cfg, &f->ob, &f->err), 0);
+	}
+	if (obox_rebuild(f->ob, "joe", false, &c, &f->err) < 0)
+		fail_msg("rebuild: %s", f->err.msg);
+	assert_int_equal(c.messages, 6);
+	assert_int_equal(obox_rebuild(f->ob, "joe", false, &c, &f->err), ERR_EXISTS);
+	err_clear(&f->err);
+	assert_int_equal(obox_user_open(f->ob, "joe", &f->u, &f->err), 0);
+	assert_int_equal(obox_mailbox_status(f->u, "INBOX", &after, &f->err), 0);
+	assert_int_equal(after.messages, 5);
+	assert_int_equal(after.uidvalidity, before.uidvalidity);
+	assert_true(after.uidnext > before.uidnext);
+	assert_true(after.highestmodseq > before.highestmodseq);
+	v = view(f, "INBOX");
+	assert_int_equal(obox_view_read(v, 1, m, 8), 5);
+	text = numbered(4);
+	assert_int_equal(m[3].uid, 4);
+	assert_body(f, &m[3], text, strlen(text));
+	free(text);
+	assert_false(obox_view_modseq_known(v, before.highestmodseq));	/* clients start afresh */
+	obox_view_close(&v);
+	v = view(f, "Work/2026");
+	assert_int_equal(obox_view_read(v, 1, m, 8), 1);
+	assert_int_equal(m[0].flags, OBOX_ANSWERED);
+	assert_int_equal(m[0].idate, 77);
+	assert_int_equal(m[0].kw[0], 3);
+	n = obox_view_keywords(v, names, 0);
+	assert_int_equal(n, 2);
+	assert_string_equal(names[1], "blue");
+	for (i = 0; i < n; i++)
+		free(names[i]);
+	obox_view_close(&v);
+	assert_int_equal(obox_check(f->u, &c, &f->err), 0);
+	assert_int_equal(c.missing + c.damaged + c.orphans, 0);
+}
+
+static int damage_one(void *ctx, const struct objstore_list_item *item)
+{
+	struct fix *f = ctx;
+	struct buf b = BUF_INIT(0);
+
+	if (!strstr(item->key, "/m/"))
+		return 0;
+	assert_int_equal(objstore_get(f->store, item->key, &b, NULL, &f->err), 0);
+	b.data[b.len - 3] ^= 1;
+	assert_int_equal(objstore_put(f->store, item->key, b.data, b.len, OBJ_ANY, NULL, &f->err), 0);
+	buf_free(&b);
+	return 1;
+}
+
+static void a_damaged_object_damages_that_message_only(void **state)
+{
+	struct fix *f = *state;
+	struct obox_check c = { .bodies = true };
+	struct obox_body *b;
+	struct obox_view *v;
+	struct obox_msg m[4];
+	char *text = numbered(2);
+	char got[200];
+
+	fill(f, "INBOX", 2);
+	assert_int_equal(objstore_each(f->store, "", damage_one, f, &f->err), 1);
+	v = view(f, "INBOX");
+	assert_int_equal(obox_view_read(v, 1, m, 4), 2);
+	assert_int_equal(obox_body_open(f->u, &m[0], &b, &f->err), 0);
+	assert_int_equal(obox_body_read(b, 0, got, 10, &f->err), ERR_CORRUPT);
+	obox_body_close(&b);
+	err_clear(&f->err);
+	assert_body(f, &m[1], text, strlen(text));
+	free(text);
+	obox_view_close(&v);
+	assert_int_equal(obox_check(f->u, &c, &f->err), 0);
+	assert_int_equal(c.damaged, 1);
+}
+
+static int dump_one(void *ctx, const struct objstore_list_item *item)
+{
+	struct fix *f = ctx;
+	struct buf text = BUF_INIT(0);
+	int json;
+
+	for (json = 0; json < 2; json++) {
+		buf_clear(&text);
+		if (obox_dump(f->ob, item->key, json, &text, &f->err) < 0)
+			fail_msg("dump %s: %s", item->key, f->err.msg);
+		assert_true(text.len > 20);
+	}
+	buf_free(&text);
+	return 0;
+}
+
+static void every_object_can_be_dumped(void **state)
+{
+	struct fix *f = *state;
+
+	fill(f, "INBOX", 3);
+	assert_int_equal(obox_mailbox_subscribe(f->u, "INBOX", true, &f->err), 0);
+	close_box(f);
+	open_box(f);
+	fill(f, "INBOX", 1);
+	assert_int_equal(obox_flush(f->ob, NULL, &f->err), 0);
+	assert_int_equal(objstore_each(f->store, "", dump_one, f, &f->err), 0);
+}
+
+/* Each store call fails once: nothing acknowledged is lost, nothing else breaks. */
+static void any_store_call_may_fail(void **state)
+{
+	struct fix *f = *state;
+	struct objstore_faults faults = { .fail_after = -1 };
+	struct objstore *fault;
+	int64_t n;
+	uint32_t acked = 0;
+	struct obox_view *v;
+
+	close_box(f);
+	fault = f->store = objstore_fault_new(f->store, &faults);
+	log_set_level(LOG_ERROR + 1);
+	for (n = 0; n < 40; n++) {
+		struct obox_save s = { .idate = 1 };
+		char *text = numbered((int)n);
+
+		err_clear(&f->err);
+		faults.fail_after = -1;
+		objstore_fault_set(fault, &faults);
+		open_box(f);
+		faults.fail_after = n;
+		objstore_fault_set(fault, &faults);
+		s.msg = message(f, text, strlen(text));
+		if (obox_save(f->u, "INBOX", &s, 1, NULL, &f->err) == 0)
+			acked++;
+		obox_msgin_free(&s.msg);
+		free(text);
+		close_box(f);	/* uploads fail at call n: the journal is kept */
+	}
+	faults.fail_after = -1;
+	objstore_fault_set(fault, &faults);
+	err_clear(&f->err);
+	open_box(f);
+	log_set_level(LOG_ERROR);
+	v = view(f, "INBOX");
+	assert_true(acked > 30);
+	assert_int_equal(obox_view_count(v), acked);
+	obox_view_close(&v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -504,6 +740,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(parallel_deliveries_publish_uids_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(mailbox_names_are_checked, setup, teardown),
 		cmocka_unit_test_setup_teardown(renamed_inbox_starts_anew, setup, teardown),
+		cmocka_unit_test_setup_teardown(copies_keep_the_object_until_the_last_is_gone, setup, teardown),
+		cmocka_unit_test_setup_teardown(message_objects_alone_are_enough, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_damaged_object_damages_that_message_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(every_object_can_be_dumped, setup, teardown),
+		cmocka_unit_test_setup_teardown(any_store_call_may_fail, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
