@@ -103,7 +103,7 @@ static int right_worker(struct admin *a, struct err *err)
 static void run_op(struct admin *a, size_t i)
 {
 	struct err err = ERR_INIT;
-	const char *user;
+	const char *user = NULL;
 	int rc = 0;
 
 	if (ops[i].pinned) {
