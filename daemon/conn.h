@@ -28,6 +28,7 @@
 #include "base/buf.h"
 
 struct conn;
+struct err;
 struct obox;
 struct obox_user;
 struct lmtp_delivery;
