@@ -19,7 +19,7 @@ enum {
 	SEAL_KEYID_BYTES = 8,		/* first bytes of SHA-256 of the public key */
 	SEAL_BUNDLE_OVERHEAD = 1 + 24 + 16,
 	SEAL_CHUNK_OVERHEAD = 16,
-	SEAL_WRAP_BYTES = 1 + 8 + 32 + 32 + 16	/* tag, key id, ephemeral public key, data key, tag of it */
+	SEAL_WRAP_BYTES = 1 + 8 + 32 + 24 + 32 + 16	/* algorithm, key id, ephemeral public key, nonce, data key, tag */
 };
 
 /* The deployment's keys: index key (symmetric) and message keypairs (X25519),
@@ -40,7 +40,10 @@ int seal_bundle_open(const struct seal_keys *k, const char *aad, const void *sea
 struct seal_dkey { unsigned char b[SEAL_KEY_BYTES]; };	/* one message's data key */
 void seal_dkey_random(struct seal_dkey *d);
 void seal_dkey_wipe(struct seal_dkey *d);
-/* Wraps d to the active public key (ECDH with an ephemeral key); context (the object's key name) is bound in. */
+/* Wraps d to the active public key (ECDH with an ephemeral key); context (the
+ * object's key name) is bound in.  An ephemeral key serves up to an hour or
+ * 1024 wraps, each with a random nonce of its own, so that a delivery does not
+ * cost two point multiplications; its private half is wiped at once. */
 int seal_wrap(const struct seal_keys *k, const char *context, const struct seal_dkey *d, unsigned char out[SEAL_WRAP_BYTES], struct err *err);
 int seal_unwrap(const struct seal_keys *k, const char *context, const unsigned char in[SEAL_WRAP_BYTES], struct seal_dkey *d_r, struct err *err);
 /* Piece n of what is under d: chunks of the body are 0.., the summary is SEAL_PIECE_SUMMARY.

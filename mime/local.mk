@@ -13,6 +13,7 @@ noinst_LIBRARIES += %reldir%/libmime.a
 	%reldir%/mime.h \
 	%reldir%/names.c \
 	%reldir%/params.c \
+	%reldir%/prepend.c \
 	%reldir%/parser.c \
 	%reldir%/partinfo.c \
 	%reldir%/preview.c \

@@ -83,6 +83,10 @@ int mime_summary_part(const struct mime_summary *s, const uint32_t *path, size_t
 void mime_summary_each_leaf(const struct mime_summary *s,
 	bool (*fn)(void *ctx, const struct mime_part *part, const uint32_t *path, size_t depth), void *ctx);
 
+/* The summary of prefix followed by the message: sizes and offsets moved on, the
+ * cached fields among prefix (whole header lines with their line ends) added in
+ * front.  0, or -1 when either is not what it should be. */
+int mime_summary_prepend(const void *summary, size_t len, const char *prefix, size_t prefix_len, struct buf *out);
 /* Is every occurrence of field name (any case) in s->headers?  The list of
  * cached fields is fixed: mime_cached_fields below, NULL-terminated. */
 bool mime_header_is_cached(const char *name);

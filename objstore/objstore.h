@@ -54,6 +54,7 @@ struct objstore_op {
 	char etag[OBJ_ETAG_MAX];	/* in: for OBJ_MATCH; out: of the object put, got or headed */
 	const struct iovec *iov;	/* OBJ_PUT: the bytes, borrowed until done */
 	int n_iov;
+	bool want_etag;			/* GET, HEAD: fill in etag (a driver may have to read for it) */
 	bool lazy;			/* OBJ_PUT: atomic at once, durable only by a later OBJ_SYNC */
 	uint64_t off, len;		/* OBJ_GET: range; len 0 = to the end.  Beyond the end: what is there */
 	struct buf *out;		/* OBJ_GET: appended to; its ceiling bounds what is taken (else ERR_LIMIT) */
@@ -95,12 +96,16 @@ void objstore_items_free(struct objstore_list_item *items, size_t n);
 /* Blocking forms.  err may be NULL. */
 int objstore_put(struct objstore *s, const char *key, const void *data, size_t len, enum objstore_cond cond,
 		 char etag[OBJ_ETAG_MAX] /* in for OBJ_MATCH, out; NULL = none */, struct err *err);
+/* Create-only and lazy: there at once, durable by a later objstore_sync. */
+int objstore_put_lazy(struct objstore *s, const char *key, const struct iovec *iov, int n, struct err *err);
 int objstore_get(struct objstore *s, const char *key, struct buf *out, char etag_r[OBJ_ETAG_MAX], struct err *err);
 int objstore_get_range(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, uint64_t *size_r, struct err *err);
 int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err);	/* 1 there, 0 not, <0 */
 int objstore_delete(struct objstore *s, const char *key, struct err *err);	/* absent is fine */
 /* Everything put lazily before is durable when this returns 0. */
 int objstore_sync(struct objstore *s, struct err *err);
+/* At most max keys under prefix that lie behind after (NULL = from the first); objstore_items_free. */
+int objstore_list(struct objstore *s, const char *prefix, const char *after, size_t max, struct objstore_list_item **items_r, size_t *n_r, struct err *err);
 /* Calls fn for every key under prefix in key order until it returns non-zero (which is returned). */
 int objstore_each(struct objstore *s, const char *prefix, int (*fn)(void *ctx, const struct objstore_list_item *item), void *ctx, struct err *err);
 

@@ -1,4 +1,23 @@
 noinst_LIBRARIES += %reldir%/libobox.a
 %canon_reldir%_libobox_a_SOURCES = \
-	%reldir%/obox.c \
-	%reldir%/obox.h
+	%reldir%/body.c \
+	%reldir%/bundle.c \
+	%reldir%/change.c \
+	%reldir%/check.c \
+	%reldir%/dump.c \
+	%reldir%/gc.c \
+	%reldir%/journal.c \
+	%reldir%/list.c \
+	%reldir%/mbox.c \
+	%reldir%/mobj.c \
+	%reldir%/msgin.c \
+	%reldir%/obox.c %reldir%/obox.h %reldir%/obox-private.h \
+	%reldir%/pack.c \
+	%reldir%/rebuild.c \
+	%reldir%/record.c \
+	%reldir%/save.c \
+	%reldir%/state.c \
+	%reldir%/summary.c \
+	%reldir%/upload.c \
+	%reldir%/user.c \
+	%reldir%/view.c

@@ -65,7 +65,8 @@ struct obox_msg {
 
 /* --- the node --- */
 struct obox_config {
-	const char *state_dir;		/* local journal and caches live below it; created */
+	const char *state_dir;		/* journals and caches of all nodes of this machine live below it
+					 * (nodes/<node>/...); created.  Journals that dead nodes left there are replayed at open. */
 	struct objstore *mail_store;	/* borrowed: must outlive the obox; see objstore.h */
 	struct objstore *index_store;	/* may be the same */
 	const char *prefix;		/* of all keys in the stores: "" or "culver" */
@@ -130,7 +131,6 @@ uint64_t obox_msgin_size(const struct obox_msgin *in);
 /* After finish: the serialised summary of mime.h, and the message's bytes. Borrowed. */
 const void *obox_msgin_summary(const struct obox_msgin *in, size_t *len_r);
 int obox_msgin_read(const struct obox_msgin *in, uint64_t off, void *data, size_t len, struct err *err);
-const unsigned char *obox_msgin_sha256(const struct obox_msgin *in);
 void obox_msgin_free(struct obox_msgin **in);
 
 struct obox_save {
@@ -240,7 +240,7 @@ void obox_body_close(struct obox_body **b);
 /* The save record of a message object: where it came from. */
 struct obox_origin {
 	char *user, *mailbox, *env_from, *env_to, *pop3_uidl;
-	uint32_t uid;
+	uint32_t uidvalidity, uid;
 	uint64_t modseq;
 	uint32_t flags;
 	char **keywords;

@@ -1,0 +1,486 @@
+/* Views: one session's picture of a mailbox.
+ *
+ * A view knows the messages with UIDs below known_uidnext, less those it was
+ * told are gone.  What was expunged since is kept in `gone` (whole records), so
+ * message sequence numbers stay as the client believes them until the next
+ * sync.  A view in step with its mailbox is a few dozen bytes.
+ *
+ *   sequence number of a known UID = index in the array + gone ones before it + 1 */
+#include "obox/obox-private.h"
+
+struct obox_view {
+	struct obox_user *u;
+	struct mbox *m;
+	struct obox_view *next;		/* of the same mailbox */
+	bool read_only;
+	uint32_t known_uidnext;
+	uint64_t told;			/* modseq up to which flag changes were reported */
+	struct obox_msg *gone;		/* by UID */
+	size_t n_gone, cap_gone;
+	void (*notify)(void *ctx);
+	void *ctx;
+};
+
+int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, void (*notify)(void *ctx), void *ctx,
+		   struct obox_view **v_r, struct err *err)
+{
+	struct obox_view *v;
+	struct mbox *m;
+	int rc;
+
+	*v_r = NULL;
+	pthread_mutex_lock(&u->lock);
+	rc = user_mbox(u, mailbox, true, &m, err);
+	if (rc == 0) {
+		if (!m->ring) {
+			m->ring = mem_calloc(OBOX_RING, sizeof(*m->ring));
+			m->ring_n = 0;
+			m->ring_floor = m->highestmodseq;
+		}
+		v = MEM_NEW(struct obox_view);
+		v->u = u;
+		v->m = m;
+		v->read_only = read_only;
+		v->known_uidnext = mbox_visible_uidnext(m);
+		v->told = mbox_visible_modseq(m);
+		v->notify = notify;
+		v->ctx = ctx;
+		v->next = m->views;
+		m->views = v;
+		*v_r = v;
+	}
+	pthread_mutex_unlock(&u->lock);
+	if (rc == 0) {
+		pthread_mutex_lock(&u->ob->lock);
+		u->refs++;
+		pthread_mutex_unlock(&u->ob->lock);
+	}
+	return rc;
+}
+
+void obox_view_close(struct obox_view **vp)
+{
+	struct obox_view *v = *vp, **p;
+	struct obox_user *u;
+	struct mbox *m;
+
+	if (!v)
+		return;
+	*vp = NULL;
+	u = v->u;
+	m = v->m;
+	pthread_mutex_lock(&u->lock);
+	for (p = &m->views; *p != v; p = &(*p)->next)
+		;
+	*p = v->next;
+	if (!m->views && !m->deleted) {
+		free(m->ring);
+		m->ring = NULL;
+	}
+	if (!m->views && m->deleted && !m->pins)
+		mbox_free(&m);
+	pthread_mutex_unlock(&u->lock);
+	free(v->gone);
+	free(v);
+	obox_user_close(&u);
+}
+
+/* --- what the mailbox tells its views; under the lock --- */
+
+void view_mailbox_changed(struct mbox *m, const struct obox_view *except)
+{
+	struct obox_view *v;
+
+	for (v = m->views; v; v = v->next)
+		if (v->notify && v != except)
+			v->notify(v->ctx);
+}
+
+void view_mailbox_deleted(struct mbox *m)
+{
+	view_mailbox_changed(m, NULL);
+}
+
+static size_t gone_lower(const struct obox_view *v, uint32_t uid)
+{
+	size_t lo = 0, hi = v->n_gone;
+
+	if (hi && v->gone[hi - 1].uid < uid)
+		return hi;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (v->gone[mid].uid < uid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+void view_expunged(struct mbox *m, const struct obox_msg *msg)
+{
+	struct obox_view *v;
+
+	for (v = m->views; v; v = v->next) {
+		size_t at;
+
+		if (msg->uid >= v->known_uidnext)
+			continue;
+		at = gone_lower(v, msg->uid);
+		mem_grow(&v->gone, &v->cap_gone, v->n_gone + 1, sizeof(*v->gone));
+		memmove(v->gone + at + 1, v->gone + at, (v->n_gone - at) * sizeof(*v->gone));
+		v->gone[at] = *msg;
+		v->gone[at].flags |= OBOX_GONE;
+		v->n_gone++;
+	}
+}
+
+/* --- looking --- */
+
+static size_t live(const struct obox_view *v)	/* known messages still there */
+{
+	return mbox_lower(v->m, v->known_uidnext);
+}
+
+static void status_of(const struct mbox *m, struct obox_status *st)
+{
+	size_t i;
+
+	memset(st, 0, sizeof(*st));
+	st->guid = m->guid;
+	st->uidvalidity = m->uidvalidity;
+	st->uidnext = mbox_visible_uidnext(m);
+	st->messages = m->n;
+	st->unseen = m->unseen;
+	st->deleted = m->n_deleted;
+	st->size = m->size;
+	st->deleted_size = m->deleted_size;
+	st->highestmodseq = m->highestmodseq;
+	if (!m->pending.n)
+		return;
+	st->highestmodseq = mbox_visible_modseq(m);
+	for (i = mbox_visible_count(m); i < m->n; i++) {
+		st->messages--;
+		st->size -= m->msgs[i].size;
+		st->unseen -= !(m->msgs[i].flags & OBOX_SEEN);
+		if (m->msgs[i].flags & OBOX_DELETED) {
+			st->deleted--;
+			st->deleted_size -= m->msgs[i].size;
+		}
+	}
+}
+
+int obox_mailbox_status(struct obox_user *u, const char *name, struct obox_status *st, struct err *err)
+{
+	struct mbox *m;
+	int rc;
+
+	pthread_mutex_lock(&u->lock);
+	rc = user_mbox(u, name, false, &m, err);
+	if (rc == 0)
+		status_of(m, st);
+	pthread_mutex_unlock(&u->lock);
+	return rc;
+}
+
+void obox_view_status(struct obox_view *v, struct obox_status *st)
+{
+	pthread_mutex_lock(&v->u->lock);
+	status_of(v->m, st);
+	pthread_mutex_unlock(&v->u->lock);
+}
+
+bool obox_view_read_only(const struct obox_view *v)
+{
+	return v->read_only;
+}
+
+bool obox_view_deleted(struct obox_view *v)
+{
+	bool deleted;
+
+	pthread_mutex_lock(&v->u->lock);
+	deleted = v->m->deleted;
+	pthread_mutex_unlock(&v->u->lock);
+	return deleted;
+}
+
+uint32_t obox_view_count(const struct obox_view *v)
+{
+	uint32_t n;
+
+	pthread_mutex_lock(&v->u->lock);
+	n = (uint32_t)(live(v) + v->n_gone);
+	pthread_mutex_unlock(&v->u->lock);
+	return n;
+}
+
+uint32_t obox_view_first_unseen(struct obox_view *v)
+{
+	uint32_t seq = 0;
+	size_t i, n;
+
+	pthread_mutex_lock(&v->u->lock);
+	for (i = 0, n = v->m->unseen ? live(v) : 0; i < n; i++) {
+		if (!(v->m->msgs[i].flags & OBOX_SEEN)) {
+			seq = (uint32_t)(i + gone_lower(v, v->m->msgs[i].uid)) + 1;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&v->u->lock);
+	return seq;
+}
+
+uint32_t obox_view_seq(struct obox_view *v, uint32_t uid, bool next)
+{
+	size_t i, g, n;
+	uint32_t seq = 0;
+	bool there;
+
+	pthread_mutex_lock(&v->u->lock);
+	n = live(v);
+	i = mbox_lower(v->m, uid);
+	g = gone_lower(v, uid);
+	there = (i < n && v->m->msgs[i].uid == uid) || (g < v->n_gone && v->gone[g].uid == uid);
+	if (there || (next && (i < n || g < v->n_gone)))
+		seq = (uint32_t)((i < n ? i : n) + g) + 1;
+	pthread_mutex_unlock(&v->u->lock);
+	return seq;
+}
+
+/* Where position pos (0-based) of the view lies: *i live and *g gone messages come before it. */
+static void split(const struct obox_view *v, size_t pos, size_t *i, size_t *g)
+{
+	size_t lo = 0, hi = v->n_gone;
+
+	while (lo < hi) {	/* the first gone one whose place is >= pos */
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (mbox_lower(v->m, v->gone[mid].uid) + mid < pos)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*g = lo;
+	*i = pos - lo;
+}
+
+size_t obox_view_read(struct obox_view *v, uint32_t seq, struct obox_msg *out, size_t max)
+{
+	size_t i, g, n, got = 0, k;
+
+	if (seq == 0)
+		return 0;
+	pthread_mutex_lock(&v->u->lock);
+	n = live(v);
+	split(v, seq - 1, &i, &g);
+	while (got < max && (i < n || g < v->n_gone)) {
+		if (g == v->n_gone) {
+			k = n - i < max - got ? n - i : max - got;
+			memcpy(out + got, v->m->msgs + i, k * sizeof(*out));
+			i += k;
+			got += k;
+		} else if (i < n && v->m->msgs[i].uid < v->gone[g].uid) {
+			out[got++] = v->m->msgs[i++];
+		} else {
+			out[got++] = v->gone[g++];
+		}
+	}
+	pthread_mutex_unlock(&v->u->lock);
+	return got;
+}
+
+uint32_t obox_view_uid(struct obox_view *v, uint32_t seq)
+{
+	struct obox_msg m;
+
+	return obox_view_read(v, seq, &m, 1) ? m.uid : 0;
+}
+
+size_t obox_view_keywords(struct obox_view *v, char **out, size_t from)
+{
+	size_t n;
+
+	pthread_mutex_lock(&v->u->lock);
+	for (n = from; n < v->m->n_keywords; n++)
+		out[n] = mem_strdup(v->m->keywords[n]);
+	pthread_mutex_unlock(&v->u->lock);
+	return n;
+}
+
+size_t obox_view_keyword_count(struct obox_view *v)
+{
+	size_t n;
+
+	pthread_mutex_lock(&v->u->lock);
+	n = v->m->n_keywords;
+	pthread_mutex_unlock(&v->u->lock);
+	return n;
+}
+
+/* --- syncing --- */
+
+static void take_expunged(struct obox_view *v, struct obox_sync *out)
+{
+	size_t i;
+
+	out->expunged = mem_calloc(v->n_gone, sizeof(*out->expunged));
+	out->expunged_seq = mem_calloc(v->n_gone, sizeof(*out->expunged_seq));
+	for (i = 0; i < v->n_gone; i++) {
+		out->expunged[i] = v->gone[i].uid;
+		/* those told before it are no longer counted */
+		out->expunged_seq[i] = (uint32_t)mbox_lower(v->m, v->gone[i].uid) + 1;
+	}
+	out->n_expunged = v->n_gone;
+	free(v->gone);
+	v->gone = NULL;
+	v->n_gone = v->cap_gone = 0;
+}
+
+static void add_changed(struct obox_sync *out, size_t *cap, uint32_t seq)
+{
+	mem_grow(&out->changed, cap, out->n_changed + 1, sizeof(*out->changed));
+	out->changed[out->n_changed++] = seq;
+}
+
+/* Known messages with a modseq above told: from the ring of recent changes, or by looking at all. */
+static void take_changed(struct obox_view *v, size_t known, struct obox_sync *out)
+{
+	struct mbox *m = v->m;
+	struct seqset uids = SEQSET_INIT;
+	size_t cap = 0, i, k;
+	uint64_t n;
+
+	if (m->highestmodseq <= v->told)
+		return;
+	if (v->told < m->ring_floor) {
+		for (i = 0; i < known; i++)
+			if (m->msgs[i].modseq > v->told)
+				add_changed(out, &cap, (uint32_t)(i + gone_lower(v, m->msgs[i].uid)) + 1);
+		return;
+	}
+	for (n = m->ring_n; n > 0 && m->ring_n - n < OBOX_RING; n--) {
+		const struct change *c = &m->ring[(n - 1) % OBOX_RING];
+
+		if (c->modseq <= v->told)
+			break;
+		seqset_add(&uids, c->lo, c->hi);
+	}
+	for (k = 0; k < uids.n; k++)
+		for (i = mbox_lower(m, uids.r[k].lo); i < known && m->msgs[i].uid <= uids.r[k].hi; i++)
+			if (m->msgs[i].modseq > v->told)
+				add_changed(out, &cap, (uint32_t)(i + gone_lower(v, m->msgs[i].uid)) + 1);
+	seqset_free(&uids);
+}
+
+int obox_view_sync(struct obox_view *v, bool expunges_ok, struct obox_sync *out)
+{
+	uint32_t visible;
+	size_t known;
+
+	memset(out, 0, sizeof(*out));
+	pthread_mutex_lock(&v->u->lock);
+	known = live(v);
+	visible = mbox_visible_uidnext(v->m);
+	if (expunges_ok && v->n_gone)
+		take_expunged(v, out);
+	take_changed(v, known, out);
+	if (visible > v->known_uidnext) {
+		v->known_uidnext = visible;
+		out->new_messages = live(v) > known;
+	}
+	out->exists = (uint32_t)(live(v) + v->n_gone);
+	v->told = mbox_visible_modseq(v->m);
+	out->highestmodseq = v->told;
+	pthread_mutex_unlock(&v->u->lock);
+	return out->n_expunged || out->n_changed || out->new_messages;
+}
+
+void obox_sync_free(struct obox_sync *s)
+{
+	free(s->expunged);
+	free(s->expunged_seq);
+	free(s->changed);
+	memset(s, 0, sizeof(*s));
+}
+
+/* An own flag change: the view is in step with it when it was with all before. */
+void view_own_change(struct obox_view *v, uint64_t before, uint64_t after)
+{
+	if (v->told == before && !v->m->pending.n)
+		v->told = after;
+}
+
+struct mbox *view_mbox(struct obox_view *v, struct obox_user **u_r)
+{
+	*u_r = v->u;
+	return v->m;
+}
+
+uint32_t view_known_uidnext(const struct obox_view *v)
+{
+	return v->known_uidnext;
+}
+
+/* --- CONDSTORE and QRESYNC --- */
+
+static void not_there(const struct mbox *m, const struct seqset *known, uint32_t below, struct seqset *out)
+{
+	uint32_t at;
+	size_t i, k;
+
+	if (known)
+		for (i = 0; i < known->n; i++)
+			if (known->r[i].lo < below)
+				seqset_add(out, known->r[i].lo, known->r[i].hi < below ? known->r[i].hi : below - 1);
+	if (!known && below > 1)
+		seqset_add(out, 1, below - 1);
+	/* take out what is there: gaps between live UIDs remain */
+	for (i = 0; i < m->n; i = k) {
+		at = m->msgs[i].uid;
+		for (k = i + 1; k < m->n && m->msgs[k].uid == at + (k - i); k++)
+			;
+		seqset_remove(out, at, m->msgs[k - 1].uid);
+	}
+}
+
+void obox_view_vanished(struct obox_view *v, uint64_t since, const struct seqset *known, struct seqset *out)
+{
+	struct mbox *m = v->m;
+	size_t i;
+
+	seqset_clear(out);
+	pthread_mutex_lock(&v->u->lock);
+	if (since < m->gone_floor || !mbox_modseq_known(m, since)) {
+		not_there(m, known, v->known_uidnext, out);
+	} else {
+		for (i = m->n_gone; i-- > 0 && m->gone[i].modseq > since;) {
+			uint32_t lo = m->gone[i].lo, hi = m->gone[i].hi, uid;
+
+			if (!known) {
+				seqset_add(out, lo, hi);
+				continue;
+			}
+			for (uid = seqset_next(known, lo); uid && uid <= hi; uid = seqset_next(known, uid + 1)) {
+				seqset_add(out, uid, uid);
+				if (uid == UINT32_MAX)
+					break;
+			}
+		}
+	}
+	/* expunged since but not told to this view yet: they follow as EXPUNGE or VANISHED of their own */
+	for (i = 0; i < v->n_gone; i++)
+		seqset_remove(out, v->gone[i].uid, v->gone[i].uid);
+	pthread_mutex_unlock(&v->u->lock);
+}
+
+bool obox_view_modseq_known(struct obox_view *v, uint64_t since)
+{
+	bool known;
+
+	pthread_mutex_lock(&v->u->lock);
+	known = mbox_modseq_known(v->m, since);
+	pthread_mutex_unlock(&v->u->lock);
+	return known;
+}
