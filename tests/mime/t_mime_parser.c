@@ -270,6 +270,26 @@ static void previews_show_the_first_words(void **state)
 	buf_free(&sum);
 }
 
+/* The example of docs/format-summary.md, octet by octet: a change here is a new format. */
+static void the_format_is_the_documented_one(void **state)
+{
+	static const char want[] = "MS\1\0\x0e\x0b\0\0\0\0\0\0\0\x80\0\0"
+		"9(NIL NIL NIL NIL NIL ((NIL NIL \"a\" \"b\")) NIL NIL NIL NIL)"
+		"J(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 3 1 NIL NIL NIL NIL)"
+		":(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 3 1)"
+		"\1x\x09To: a@b\r\n\x08\0\0\x0b\3\1\1\1\0";
+	struct buf sum = BUF_INIT(0);
+	struct mime_summary s;
+
+	parse_message(NULL, "To: a@b\r\n\r\nx\r\n", 14, 0, &sum);
+	assert_int_equal(sum.len, sizeof(want) - 1);
+	assert_memory_equal(sum.data, want, sum.len);
+	buf_adds(&sum, "a later section");
+	open_summary(&sum, &s);
+	assert_int_equal(s.size, 14);
+	buf_free(&sum);
+}
+
 /* --- the corpus --- */
 
 static void each_file(void (*fn)(const char *name, const struct buf *m))
@@ -514,6 +534,7 @@ int main(void)
 		cmocka_unit_test(a_message_that_is_one_part_is_its_part_1),
 		cmocka_unit_test(flags_and_numbers_tell_of_the_message),
 		cmocka_unit_test(previews_show_the_first_words),
+		cmocka_unit_test(the_format_is_the_documented_one),
 		cmocka_unit_test(any_cut_gives_the_same_summary),
 		cmocka_unit_test(damaged_summaries_are_safe_to_read),
 		cmocka_unit_test(a_million_parts_stay_bounded),
