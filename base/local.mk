@@ -9,4 +9,6 @@ noinst_LIBRARIES += %reldir%/libbase.a
 	%reldir%/io.c %reldir%/io.h \
 	%reldir%/log.c %reldir%/log.h \
 	%reldir%/mem.c %reldir%/mem.h \
-	%reldir%/seqset.c %reldir%/seqset.h
+	%reldir%/seqset.c %reldir%/seqset.h \
+	%reldir%/settings.c %reldir%/settings.h %reldir%/settings-private.h \
+	%reldir%/settings-value.c

@@ -13,8 +13,8 @@ static struct {
 	char role[32];
 	enum log_level min;
 	enum log_format format;
-	int fd;
-} L = { "culver", LOG_INF, LOG_FMT_TEXT, 2 };
+	int fd, syslog_fd;
+} L = { "culver", LOG_INF, LOG_FMT_TEXT, 2, -1 };
 
 static __thread const char *session_id;
 
@@ -28,6 +28,11 @@ void log_init(const char *role, enum log_level min, enum log_format format)
 void log_set_fd(int fd)
 {
 	L.fd = fd;
+}
+
+void log_set_syslog(int fd)
+{
+	L.syslog_fd = fd;
 }
 
 void log_set_level(enum log_level min)
@@ -92,12 +97,28 @@ static void add_value(struct buf *b, const struct log_field *f, bool json)
 	}
 }
 
+/* RFC 3164 as /dev/log takes it: facility mail, then the program's name. */
+static void add_syslog_head(struct buf *b, enum log_level level)
+{
+	static const int severity[] = { 7, 6, 4, 3 };
+
+	buf_addf(b, "<%d>culverd[%d]: ", 2 << 3 | severity[level], (int)getpid());
+}
+
 static void add_head(struct buf *b, enum log_level level, const char *msg, bool json)
 {
 	struct timespec ts;
 	struct tm tm;
 	char when[32];
 
+	if (L.syslog_fd >= 0) {
+		add_syslog_head(b, level);
+		if (!json) {
+			buf_addf(b, "%s %s ", level_names[level], L.role);
+			add_quoted(b, msg);
+			return;
+		}
+	}
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
@@ -132,6 +153,6 @@ void log_emit(enum log_level level, const char *msg, const struct log_field *f)
 	if (b.len > LOG_LINE_MAX - 2)
 		buf_truncate(&b, LOG_LINE_MAX - 2);
 	buf_adds(&b, json ? "}\n" : "\n");
-	(void)!write(L.fd, b.data, b.len);
+	(void)!write(L.syslog_fd >= 0 ? L.syslog_fd : L.fd, b.data, b.len);
 	buf_free(&b);
 }

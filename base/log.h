@@ -34,6 +34,9 @@ struct log_field {
 void log_init(const char *role, enum log_level min, enum log_format format);
 void log_set_fd(int fd);	/* borrowed; writes to the old one end */
 void log_set_level(enum log_level min);
+/* fd: a datagram socket connected to the system's log; lines then go there
+ * with its priorities, without time and process (it adds its own).  -1: no more. */
+void log_set_syslog(int fd);
 void log_set_session(const char *id);	/* this thread; NULL for none; borrowed */
 bool log_enabled(enum log_level level);
 

@@ -25,9 +25,10 @@ static inline bool tok_is_atext(unsigned char c)
 }
 int tok_cfws(struct tok *t);
 int tok_atom(struct tok *t, struct buf *out);		/* at least one atext */
-int tok_quoted(struct tok *t, struct buf *out);		/* the cursor is on the opening quote */
+int tok_quoted(struct tok *t, struct buf *out);		/* the cursor is on the opening quote; folds are taken out */
 int tok_phrase(struct tok *t, struct buf *out);		/* words joined by one space; dots are taken */
-int tok_dot_atom(struct tok *t, struct buf *out);	/* CFWS round the dots is dropped */
+int tok_local_part(struct tok *t, struct buf *out);	/* atoms with dots anywhere, as people write them */
+int tok_obs_local_part(struct tok *t, struct buf *out);	/* word *("." word), RFC 5322 section 4.4 */
 int tok_domain(struct tok *t, struct buf *out);		/* the cursor is on "@" */
 int tok_mime_token(struct tok *t, struct buf *out);	/* may be empty */
 
@@ -107,7 +108,7 @@ enum { BOUNDARY_MAX = 250 };
 /* What a part's header says, before it is stored (partinfo.c). */
 struct partinfo {
 	struct params params;
-	struct buf basic, ext, names, scratch;
+	struct buf basic, ext, names, type, word;
 	char boundary[BOUNDARY_MAX];
 	size_t boundary_len;		/* 0 = none */
 	bool boundary_given;

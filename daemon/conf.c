@@ -1,0 +1,375 @@
+#include "daemon/conf.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <arpa/inet.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define SIZE_K UINT64_C(1024)
+#define SIZE_M (SIZE_K * 1024)
+#define SIZE_G (SIZE_M * 1024)
+#define TIME_S UINT64_C(1000)
+#define TIME_D (TIME_S * 86400)
+
+static const char *const protocols[] = { "", "imap", "imaps", "pop3", "pop3s", "lmtp", NULL };
+static const char *const tls_modes[] = { "auto", "no", "starttls", "implicit", NULL };
+static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
+static const char *const formats[] = { "text", "json", NULL };
+static const char *const plaintexts[] = { "loopback", "nowhere", "anywhere", NULL };
+static const char *const tls_versions[] = { "TLSv1.2", "TLSv1.3", NULL };
+static const char *const drivers[] = { "posix", NULL };
+
+#define FIELD(f) .off = offsetof(struct conf, f)
+#define LFIELD(f) .off = offsetof(struct conf_listen, f)
+
+static const struct set_opt listen_table[] = {
+	{ "protocol", SET_CHOICE, LFIELD(protocol), .def = "", .choices = protocols,
+	  .doc = "What is spoken there. Left out, it is the section's NAME." },
+	{ "address", SET_LIST, LFIELD(address), .def = "*",
+	  .doc = "IPv4 or IPv6 addresses, * for all of this machine, or the path of a unix socket (not absolute: below run_dir)." },
+	{ "port", SET_UINT, LFIELD(port), .def = "0", .min = 0, .max = 65535,
+	  .doc = "0 is the protocol's own: imap 143, imaps 993, pop3 110, pop3s 995, lmtp 24." },
+	{ "tls", SET_CHOICE, LFIELD(tls), .def = "auto", .choices = tls_modes,
+	  .doc = "auto is implicit for imaps and pop3s, starttls for imap and pop3 when ssl_cert is set, and no for lmtp and unix sockets." },
+	{ "mode", SET_STRING, LFIELD(mode), .def = "0660", .doc = "Permissions of a unix socket, octal." },
+	{ .type = SET_END }
+};
+
+static const struct set_opt auth_table[] = {
+	{ "database", SET_STRING, FIELD(auth.database), .def = "",
+	  .doc = "The SQLite database of users and their password hashes. Left out: users.db in state_dir." },
+	{ "default_domain", SET_STRING, FIELD(auth.default_domain), .def = "",
+	  .doc = "A name user@domain is looked up as it is, then, when domain is this one, as user; a name without a domain also with this one added. "
+		 "While this is empty any domain is taken off." },
+	{ "allow_plaintext", SET_CHOICE, FIELD(auth.allow_plaintext), .def = "loopback", .choices = plaintexts,
+	  .doc = "From where passwords are taken over a connection without TLS." },
+	{ "cache_ttl", SET_TIME, FIELD(auth.cache_ttl), .def = "1h", .min = 0, .max = 30 * TIME_D,
+	  .doc = "How long a right password is remembered (as a keyed hash in memory), so that the next login costs no password hashing. "
+		 "A changed password or user counts at once all the same. 0 switches it off." },
+	{ "threads", SET_UINT, FIELD(auth.threads), .def = "2", .min = 1, .max = 64, .doc = "Threads that hash passwords." },
+	{ .type = SET_END }
+};
+
+static const struct set_opt limits_table[] = {
+	{ "connections", SET_UINT, FIELD(limits.connections), .def = "0",
+	  .doc = "Connections at one time, for each gate (not logged in, or with TLS) and each worker. 0: as many as there are file descriptors for." },
+	{ "prelogin_per_ip", SET_UINT, FIELD(limits.prelogin_per_ip), .def = "100",
+	  .doc = "Connections that have not logged in, from one address (IPv6: from one /64) other than loopback. 0: any number." },
+	{ "prelogin_timeout", SET_TIME, FIELD(limits.prelogin_timeout), .def = "1m", .min = 500, .max = TIME_D,
+	  .doc = "How long a connection may last without a login." },
+	{ "login_attempts", SET_UINT, FIELD(limits.login_attempts), .def = "5", .min = 1, .max = 1000,
+	  .doc = "Failed logins after which a connection is closed." },
+	{ "failure_delay_max", SET_TIME, FIELD(limits.failure_delay_max), .def = "15s", .min = 0, .max = 3600 * TIME_S,
+	  .doc = "The answer to a failed login waits half a second, twice as long for each further failure from that address, and at most this." },
+	{ "message_size", SET_SIZE, FIELD(limits.message_size), .def = "150M", .min = SIZE_K, .max = 16 * SIZE_G,
+	  .doc = "Largest message taken by LMTP and APPEND." },
+	{ "imap_command_size", SET_SIZE, FIELD(limits.imap_command_size), .def = "1M", .min = 8 * SIZE_K, .max = 64 * SIZE_M,
+	  .doc = "Longest IMAP command, its literals other than messages included." },
+	{ "lmtp_recipients", SET_UINT, FIELD(limits.lmtp_recipients), .def = "1000", .min = 100, .max = 100000,
+	  .doc = "Recipients of one LMTP transaction." },
+	{ .type = SET_END }
+};
+
+static const struct set_opt store_table[] = {
+	{ "driver", SET_CHOICE, FIELD(store.driver), .def = "posix", .choices = drivers, .doc = "posix: a local directory." },
+	{ "path", SET_STRING, FIELD(store.path), .def = "", .doc = "The directory of the posix driver. Left out: store in state_dir." },
+	{ "prefix", SET_STRING, FIELD(store.prefix), .def = "", .doc = "What every key in the store begins with, so that several installations can share one." },
+	{ .type = SET_END }
+};
+
+const struct set_opt conf_table[] = {
+	{ "state_dir", SET_STRING, FIELD(state_dir), .def = LOCALSTATEDIR "/lib/culver", .doc = "Users, keys, journals, caches, and the store unless it is elsewhere." },
+	{ "run_dir", SET_STRING, FIELD(run_dir), .def = RUNSTATEDIR "/culver", .doc = "Sockets and the pid file." },
+	{ "hostname", SET_STRING, FIELD(hostname), .def = "", .doc = "The name in greetings and of this node. Left out: that of the machine." },
+	{ "user", SET_STRING, FIELD(user), .def = "",
+	  .doc = "User the workers and the auth process become when culverd is started as root. Left out: they stay what they are." },
+	{ "group", SET_STRING, FIELD(group), .def = "", .doc = "Group for user. Left out: that user's own." },
+	{ "gate_user", SET_STRING, FIELD(gate_user), .def = "nobody", .doc = "User the gates become when culverd is started as root; they own nothing and see an empty directory." },
+	{ "log", SET_STRING, FIELD(log), .def = "stderr", .doc = "stderr, syslog, or the absolute path of a file (opened again at reload)." },
+	{ "log_level", SET_CHOICE, FIELD(log_level), .def = "info", .choices = levels, .doc = "What is logged: this and all that is worse." },
+	{ "log_format", SET_CHOICE, FIELD(log_format), .def = "text", .choices = formats, .doc = "text is key=value; json is one object in a line." },
+	{ "gate_count", SET_UINT, FIELD(gate_count), .def = "1", .min = 1, .max = 64, .doc = "Gate processes." },
+	{ "worker_count", SET_UINT, FIELD(worker_count), .def = "0", .min = 0, .max = 64, .doc = "Worker processes. 0: one for each core. Users are spread over them by name." },
+	{ "worker_threads_max", SET_UINT, FIELD(worker_threads_max), .def = "64", .min = 2, .max = 1024, .doc = "Most threads a worker runs sessions on; it has no more than it needs." },
+	{ "stop_timeout", SET_TIME, FIELD(stop_timeout), .def = "30s", .min = TIME_S, .max = 3600 * TIME_S,
+	  .doc = "How long a stop may take before what still runs is killed. Killing loses nothing that was acknowledged." },
+	{ "ssl_cert", SET_STRING, FIELD(ssl_cert), .def = "", .doc = "Certificate with its chain, PEM. Without it there is no TLS." },
+	{ "ssl_key", SET_STRING, FIELD(ssl_key), .def = "", .doc = "Its private key, PEM. Left out: it is in ssl_cert." },
+	{ "ssl_min_protocol", SET_CHOICE, FIELD(ssl_min_protocol), .def = "TLSv1.2", .choices = tls_versions, .doc = "Oldest version of TLS that is spoken." },
+	{ "ssl_cipher_list", SET_STRING, FIELD(ssl_cipher_list), .def = "", .doc = "Ciphers of TLS 1.2 in OpenSSL's notation. Left out: OpenSSL's own choice." },
+	{ "ssl_ciphersuites", SET_STRING, FIELD(ssl_ciphersuites), .def = "", .doc = "Ciphers of TLS 1.3. Left out: OpenSSL's own choice." },
+	{ "recipient_delimiter", SET_STRING, FIELD(recipient_delimiter), .def = "+", .doc = "In user+detail@domain: what parts the user from the detail. Empty: nothing does." },
+	{ "lmtp_save_to_detail_mailbox", SET_BOOL, FIELD(lmtp_save_to_detail_mailbox), .def = "no",
+	  .doc = "Mail for user+detail goes to the mailbox detail when there is one, otherwise to INBOX." },
+	{ "flag_commit_delay", SET_TIME, FIELD(flag_commit_delay), .def = "1s", .min = 0, .max = 60 * TIME_S,
+	  .doc = "Flag changes are durable after at most this; 0: before they are acknowledged." },
+	{ "grace_period", SET_TIME, FIELD(grace_period), .def = "7d", .min = 0, .max = 3650 * TIME_D, .doc = "How long expunged mail can be brought back." },
+	{ "cache_size", SET_SIZE, FIELD(cache_size), .def = "256M", .min = SIZE_M, .max = 1024 * SIZE_G,
+	  .doc = "Memory in all workers together for users nobody is logged in as." },
+	{ "auth", SET_SECTION, .sub = auth_table, .doc = "Users and passwords." },
+	{ "limits", SET_SECTION, .sub = limits_table, .doc = "What clients may use up." },
+	{ "store", SET_SECTION, .sub = store_table, .doc = "Where mail is kept." },
+	{ "listen", SET_SECTIONS, FIELD(listen), .sub = listen_table, .sub_size = sizeof(struct conf_listen),
+	  .doc = "A place to accept connections at. Without any such section there are imap and pop3 on loopback, with ssl_cert "
+		 "imap, imaps, pop3 and pop3s on all addresses, and always the unix socket lmtp.sock in run_dir." },
+	{ .type = SET_END }
+};
+
+const char *conf_protocol_name(unsigned protocol)
+{
+	return protocols[protocol];
+}
+
+const char *conf_tls_name(unsigned tls)
+{
+	return tls_modes[tls];
+}
+
+/* --- what options mean together --- */
+
+static void complain_at(struct buf *out, const struct conf_listen *l, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void complain_at(struct buf *out, const struct conf_listen *l, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (l->head.line)
+		buf_addf(out, "%s:%u: ", l->head.file, l->head.line);
+	buf_addf(out, "listen %s: ", l->head.name);
+	va_start(ap, fmt);
+	buf_vaddf(out, fmt, ap);
+	va_end(ap);
+	buf_addc(out, '\n');
+}
+
+static void set_string(char **s, char *value)
+{
+	free(*s);
+	*s = value;
+}
+
+static bool valid_mode(const char *mode)
+{
+	size_t n = strlen(mode);
+
+	return n >= 3 && n <= 4 && strspn(mode, "01234567") == n;
+}
+
+static void check_address(struct conf *c, struct conf_listen *l, char **address, struct buf *out)
+{
+	unsigned char addr[16];
+
+	if (strchr(*address, '/') || strstr(*address, ".sock")) {
+		if (**address != '/')
+			set_string(address, mem_printf("%s/%s", c->run_dir, *address));
+		if (strlen(*address) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+			complain_at(out, l, "%s: too long a path for a unix socket", *address);
+		if (l->tls == CONF_TLS_IMPLICIT || l->tls == CONF_TLS_STARTTLS)
+			complain_at(out, l, "%s: TLS on a unix socket makes no sense: use tls = no", *address);
+	} else if (strcmp(*address, "*") && inet_pton(AF_INET, *address, addr) != 1 && inet_pton(AF_INET6, *address, addr) != 1) {
+		complain_at(out, l, "address \"%s\" is not an IPv4 or IPv6 address, \"*\" or a path", *address);
+	}
+}
+
+static void resolve_tls(const struct conf *c, struct conf_listen *l, struct buf *out)
+{
+	bool secure = l->protocol == CONF_IMAPS || l->protocol == CONF_POP3S;
+	bool path = l->address.n && strchr(l->address.v[0], '/');
+
+	if (l->tls == CONF_TLS_AUTO)
+		l->tls = l->protocol == CONF_LMTP || path ? CONF_TLS_NO : secure ? CONF_TLS_IMPLICIT : *c->ssl_cert ? CONF_TLS_STARTTLS : CONF_TLS_NO;
+	if (l->protocol == CONF_LMTP && l->tls != CONF_TLS_NO)
+		complain_at(out, l, "there is no TLS with LMTP yet: use tls = no on a trusted network or a unix socket");
+	else if (l->tls != CONF_TLS_NO && !*c->ssl_cert)
+		complain_at(out, l, "tls = %s needs ssl_cert", tls_modes[l->tls]);
+}
+
+static void check_listener(struct conf *c, struct conf_listen *l, struct buf *out)
+{
+	static const unsigned ports[] = { 0, 143, 993, 110, 995, 24 };
+	size_t i;
+
+	for (i = 1; l->protocol == CONF_PROTO_BY_NAME && protocols[i]; i++)
+		if (!strcmp(l->head.name, protocols[i]))
+			l->protocol = (unsigned)i;
+	if (l->protocol == CONF_PROTO_BY_NAME) {
+		const char *near = settings_nearest(l->head.name, protocols + 1);
+
+		complain_at(out, l, "say protocol = imap, imaps, pop3, pop3s or lmtp%s%s%s", near ? " (did you mean \"" : "", near ? near : "", near ? "\"?)" : "");
+		return;
+	}
+	if (!l->port)
+		l->port = ports[l->protocol];
+	if (!valid_mode(l->mode))
+		complain_at(out, l, "mode = \"%s\": write permissions like 0660", l->mode);
+	if (!l->address.n)
+		complain_at(out, l, "address is empty");
+	resolve_tls(c, l, out);
+	for (i = 0; i < l->address.n; i++)
+		check_address(c, l, &l->address.v[i], out);
+}
+
+static void add_listener(struct conf *c, unsigned protocol, const char *const *addresses)
+{
+	struct conf_listen *l;
+
+	c->listen.v = mem_realloc(c->listen.v, (c->listen.n + 1) * sizeof(*l));
+	l = conf_listener(c, c->listen.n++);
+	memset(l, 0, sizeof(*l));
+	l->head.name = mem_strdup(protocols[protocol]);
+	l->head.file = mem_strdup("");
+	l->protocol = protocol;
+	l->mode = mem_strdup("0660");
+	for (; *addresses; addresses++) {
+		l->address.v = mem_realloc(l->address.v, (l->address.n + 1) * sizeof(char *));
+		l->address.v[l->address.n++] = mem_strdup(*addresses);
+	}
+}
+
+static void default_listeners(struct conf *c)
+{
+	static const char *const everywhere[] = { "*", NULL }, *const here[] = { "127.0.0.1", NULL }, *const sock[] = { "lmtp.sock", NULL };
+	bool tls = *c->ssl_cert;
+
+	add_listener(c, CONF_IMAP, tls ? everywhere : here);
+	add_listener(c, CONF_POP3, tls ? everywhere : here);
+	if (tls) {
+		add_listener(c, CONF_IMAPS, everywhere);
+		add_listener(c, CONF_POP3S, everywhere);
+	}
+	add_listener(c, CONF_LMTP, sock);
+}
+
+static void check_file(const char *option, const char *path, struct buf *out)
+{
+	struct err err = ERR_INIT;
+
+	if (*path && access(path, R_OK) < 0) {
+		err_errno(&err, option, path);
+		buf_addf(out, "%s\n", err.msg);
+	}
+}
+
+static void fill_in(struct conf *c)
+{
+	char name[256];
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (!*c->hostname) {
+		if (gethostname(name, sizeof(name)) < 0 || !*name)
+			snprintf(name, sizeof(name), "localhost");
+		name[sizeof(name) - 1] = '\0';
+		set_string(&c->hostname, mem_strdup(name));
+	}
+	if (!c->worker_count)
+		c->worker_count = cores < 1 ? 1 : cores > 64 ? 64 : (uint64_t)cores;
+	if (!*c->auth.database)
+		set_string(&c->auth.database, mem_printf("%s/users.db", c->state_dir));
+	if (!*c->store.path)
+		set_string(&c->store.path, mem_printf("%s/store", c->state_dir));
+	if (!*c->ssl_key)
+		set_string(&c->ssl_key, mem_strdup(c->ssl_cert));
+	if (!c->listen.n)
+		default_listeners(c);
+}
+
+static int check(struct conf *c, bool files, struct buf *out)
+{
+	size_t before = out->len, i;
+
+	fill_in(c);
+	for (i = 0; i < c->listen.n; i++)
+		check_listener(c, conf_listener(c, i), out);
+	if (c->state_dir[0] != '/' || c->run_dir[0] != '/')
+		buf_addf(out, "state_dir and run_dir must be absolute paths\n");
+	if (strcmp(c->log, "stderr") && strcmp(c->log, "syslog") && c->log[0] != '/')
+		buf_addf(out, "log = \"%s\": it can be stderr, syslog or an absolute path\n", c->log);
+	if (strlen(c->recipient_delimiter) > 1 || strchr("@\"\\<>", c->recipient_delimiter[0] ? c->recipient_delimiter[0] : '+'))
+		buf_addf(out, "recipient_delimiter = \"%s\": it is one character, like +\n", c->recipient_delimiter);
+	if (strlen(c->hostname) > 200 || strpbrk(c->hostname, " /\r\n\t"))
+		buf_addf(out, "hostname = \"%s\": is not a host name\n", c->hostname);
+	if (strlen(c->run_dir) > 80)
+		buf_addf(out, "run_dir = \"%s\": too long for the sockets in it\n", c->run_dir);
+	if (files) {
+		check_file("ssl_cert", c->ssl_cert, out);
+		check_file("ssl_key", c->ssl_key, out);
+	}
+	return out->len > before ? ERR_INVALID : 0;
+}
+
+int conf_load(const char *path, struct conf *c, struct buf *complaints)
+{
+	int rc;
+
+	memset(c, 0, sizeof(*c));
+	if (path)
+		rc = settings_load(conf_table, path, c, complaints);
+	else
+		rc = settings_parse(conf_table, "defaults", "", c, complaints);
+	if (check(c, true, complaints) < 0)
+		rc = ERR_INVALID;
+	return rc;
+}
+
+int conf_parse(const char *text, struct conf *c, struct buf *complaints)
+{
+	int rc;
+
+	memset(c, 0, sizeof(*c));
+	rc = settings_parse(conf_table, "settings", text, c, complaints);
+	if (check(c, false, complaints) < 0)
+		rc = ERR_INVALID;
+	return rc;
+}
+
+void conf_free(struct conf *c)
+{
+	settings_free(conf_table, c);
+}
+
+const char *conf_needs_restart(const struct conf *a, const struct conf *b)
+{
+	if (strcmp(a->state_dir, b->state_dir))
+		return "state_dir";
+	if (strcmp(a->run_dir, b->run_dir))
+		return "run_dir";
+	if (strcmp(a->hostname, b->hostname))
+		return "hostname";
+	if (strcmp(a->user, b->user) || strcmp(a->group, b->group))
+		return "user";
+	if (a->worker_count != b->worker_count)
+		return "worker_count";
+	if (a->store.driver != b->store.driver || strcmp(a->store.path, b->store.path) || strcmp(a->store.prefix, b->store.prefix))
+		return "store";
+	if (a->flag_commit_delay != b->flag_commit_delay)
+		return "flag_commit_delay";
+	if (a->grace_period != b->grace_period)
+		return "grace_period";
+	if (a->cache_size != b->cache_size)
+		return "cache_size";
+	if (a->limits.message_size != b->limits.message_size)
+		return "limits.message_size";
+	if (strcmp(a->recipient_delimiter, b->recipient_delimiter))
+		return "recipient_delimiter";
+	return NULL;
+}
+
+void conf_keep(const struct conf *running, struct conf *fresh)
+{
+	set_string(&fresh->state_dir, mem_strdup(running->state_dir));
+	set_string(&fresh->run_dir, mem_strdup(running->run_dir));
+	set_string(&fresh->hostname, mem_strdup(running->hostname));
+	set_string(&fresh->user, mem_strdup(running->user));
+	set_string(&fresh->group, mem_strdup(running->group));
+	set_string(&fresh->store.path, mem_strdup(running->store.path));
+	set_string(&fresh->store.prefix, mem_strdup(running->store.prefix));
+	set_string(&fresh->recipient_delimiter, mem_strdup(running->recipient_delimiter));
+	fresh->store.driver = running->store.driver;
+	fresh->worker_count = running->worker_count;
+	fresh->flag_commit_delay = running->flag_commit_delay;
+	fresh->grace_period = running->grace_period;
+	fresh->cache_size = running->cache_size;
+	fresh->limits.message_size = running->limits.message_size;
+}

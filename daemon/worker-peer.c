@@ -1,0 +1,224 @@
+/* The worker's channels to auth and the other workers, and requests over them
+ * that a pool thread waits for. */
+#include "daemon/worker.h"
+
+#include "base/err.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <errno.h>
+
+enum { EXISTS_MS = 10000, RESTART_MS = 5000, TRIES = 3 };
+
+static struct timespec after_ms(int ms)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += ms % 1000 * 1000000L;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return t;
+}
+
+static struct worker_peer *peer_at(struct worker *w, bool auth, unsigned index)
+{
+	return auth ? &w->auth : &w->workers[index % WORKERS_MAX];
+}
+
+/* --- the loop thread's side --- */
+
+/* With the lock: nobody will answer what was asked on that channel. */
+static void fail_calls(struct worker *w, uint64_t serial)
+{
+	struct worker_call *c;
+	size_t pos = 0;
+	void *v;
+
+	while (hmap_next(&w->calls, &pos, NULL, NULL, &v)) {
+		c = v;
+		if (c->serial != serial || c->answered)
+			continue;
+		c->answered = true;
+		c->rc = ERR_UNAVAILABLE;
+		pthread_cond_signal(&c->done);
+	}
+}
+
+static void on_answer(struct worker *w, struct rd *r)
+{
+	uint32_t id = rd_32(r);
+	struct worker_call *c;
+
+	pthread_mutex_lock(&w->lock);
+	c = hmap_get(&w->calls, &id, sizeof(id));
+	if (c && !c->answered && !r->failed) {
+		buf_add(&c->answer, r->p, rd_left(r));
+		c->answered = true;
+		pthread_cond_signal(&c->done);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+static uint64_t serial_of(struct worker *w, unsigned index)
+{
+	return w->workers[index].serial;
+}
+
+static void on_message(struct chan *ch, struct rd *r, int fd)
+{
+	struct worker *w = ch->owner;
+	unsigned type = rd_8(r);
+	struct msg_conn m;
+
+	if (type == MSG_ANSWER || type == MSG_DELIVERED) {
+		on_answer(w, r);
+	} else if (type == MSG_CONN && fd >= 0) {
+		if (msg_conn_get(r, &m) == 0) {
+			session_new(w, &m, fd);
+			fd = -1;
+		}
+	} else if (type == MSG_DELIVER && fd >= 0 && ch->peer < WORKERS_MAX) {
+		uint32_t id = rd_32(r);
+
+		worker_deliver_request(w, ch->peer, serial_of(w, ch->peer), id, r, fd);
+		fd = -1;
+	}
+	io_close(&fd);
+}
+
+static void on_closed(struct chan *ch)
+{
+	struct worker *w = ch->owner;
+	struct worker_peer *p = NULL;
+	unsigned i;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->auth.ch == ch)
+		p = &w->auth;
+	for (i = 0; i < WORKERS_MAX && !p; i++)
+		if (w->workers[i].ch == ch)
+			p = &w->workers[i];
+	if (p) {
+		fail_calls(w, p->serial);
+		chan_free(&p->ch);
+	} else {
+		chan_free(&ch);	/* a gate's */
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+static const struct chan_ops peer_ops = { on_message, on_closed };
+
+void worker_peer_set(struct worker *w, enum msg_role role, unsigned index, int fd)
+{
+	struct worker_peer *p = role == ROLE_GATE ? NULL : peer_at(w, role == ROLE_AUTH, index);
+	struct chan *ch = chan_new(&w->p.loop, fd, &peer_ops, w, index);
+
+	if (!ch) {
+		log_event(LOG_ERROR, "a channel cannot be watched", LF_S("why", strerror(errno)), LF_END);
+		return;
+	}
+	if (!p)
+		return;		/* a gate only talks to us; closing frees it */
+	pthread_mutex_lock(&w->lock);
+	if (p->ch) {
+		fail_calls(w, p->serial);
+		chan_free(&p->ch);
+	}
+	p->ch = ch;
+	p->serial = ++w->serial;
+	pthread_cond_broadcast(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+}
+
+void worker_peers_close(struct worker *w)
+{
+	unsigned i;
+
+	pthread_mutex_lock(&w->lock);
+	chan_free(&w->auth.ch);
+	for (i = 0; i < WORKERS_MAX; i++)
+		chan_free(&w->workers[i].ch);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* --- the pool threads' side --- */
+
+int worker_call(struct worker *w, bool to_auth, unsigned index, struct buf *msg, int fd, int timeout_ms, struct worker_call *call)
+{
+	struct worker_peer *p = peer_at(w, to_auth, index);
+	struct timespec until = after_ms(RESTART_MS);
+	pthread_condattr_t attr;
+	uint32_t id;
+	int rc = 0;
+
+	memset(call, 0, sizeof(*call));
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&call->done, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_lock(&w->lock);
+	while (!p->ch && !w->quit && rc != ETIMEDOUT)	/* it is being started again */
+		rc = pthread_cond_timedwait(&w->changed, &w->lock, &until);
+	if (!p->ch) {
+		io_close(&fd);
+		call->rc = ERR_UNAVAILABLE;
+	} else {
+		id = ++w->next_id;
+		memcpy(msg->data + 1, &id, sizeof(id));
+		call->serial = p->serial;
+		hmap_put(&w->calls, &id, sizeof(id), call);
+		until = after_ms(timeout_ms);
+		rc = chan_send(p->ch, msg, fd) < 0 ? -1 : 0;
+		while (rc == 0 && !call->answered)
+			rc = pthread_cond_timedwait(&call->done, &w->lock, &until);
+		hmap_del(&w->calls, &id, sizeof(id));
+		if (!call->answered)
+			call->rc = rc == ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE;
+	}
+	pthread_mutex_unlock(&w->lock);
+	pthread_cond_destroy(&call->done);
+	return call->rc;
+}
+
+void worker_answer(struct worker *w, unsigned index, uint64_t serial, const struct buf *msg)
+{
+	struct worker_peer *p = peer_at(w, false, index);
+
+	pthread_mutex_lock(&w->lock);
+	if (p->ch && p->serial == serial)	/* who asked has not been replaced */
+		(void)chan_send(p->ch, msg, -1);
+	pthread_mutex_unlock(&w->lock);
+}
+
+int worker_user_exists(struct conn_env *env, const char *address, char **user_r, struct err *err)
+{
+	struct worker *w = env->worker;
+	struct worker_call call;
+	struct buf msg = BUF_INIT(CHAN_MSG_MAX);
+	int tries, rc = ERR_UNAVAILABLE;
+
+	*user_r = NULL;
+	buf_put8(&msg, MSG_EXISTS);
+	buf_put32(&msg, 0);
+	msg_put_str(&msg, address);
+	for (tries = 0; tries < TRIES && rc == ERR_UNAVAILABLE; tries++) {
+		rc = worker_call(w, true, 0, &msg, -1, EXISTS_MS, &call);
+		if (rc == 0) {
+			struct rd r = rd_init(call.answer.data, call.answer.len);
+			unsigned result = rd_8(&r);
+
+			rc = result == ANSWER_YES ? 1 : result == ANSWER_NO ? 0 : ERR_BUSY;
+			if (rc == 1)
+				*user_r = mem_strdup(msg_get_str(&r));
+		}
+		buf_free(&call.answer);
+	}
+	buf_free(&msg);
+	return rc < 0 ? err_set(err, rc, "asking auth for a user: %s", err_code_name(rc)) : rc;
+}

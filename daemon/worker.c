@@ -1,0 +1,300 @@
+/* The worker process: opening its node, its threads, what master tells it. */
+#include "daemon/worker.h"
+
+#include "base/err.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "crypt/seal.h"
+#include "objstore/objstore.h"
+#include "obox/obox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { LOCK_TRIES = 600, LOCK_WAIT_US = 100000, FD_RESERVE = 128 };
+
+/* Holds path's lock, waiting for a predecessor that still writes. */
+static int take_lock(const char *path, struct err *err)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), tries;
+
+	if (fd < 0)
+		return err_errno(err, "open", path);
+	for (tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+		if (errno != EWOULDBLOCK || tries == LOCK_TRIES) {
+			int rc = err_set(err, ERR_BUSY, "%s: another process holds it", path);
+
+			close(fd);
+			return rc;
+		}
+		usleep(LOCK_WAIT_US);
+	}
+	return fd;
+}
+
+/* All workers start at once; one of them makes the keys. */
+static int open_keys(struct worker *w, struct err *err)
+{
+	char *lock = mem_printf("%s/keys.lock", w->p.conf.state_dir), *dir = mem_printf("%s/keys", w->p.conf.state_dir);
+	int fd = take_lock(lock, err), rc = fd < 0 ? fd : io_mkdirs(dir, 0700, err);
+
+	if (rc >= 0)
+		rc = seal_keys_open(dir, true, &w->keys, err);
+	io_close(&fd);
+	free(lock);
+	free(dir);
+	return rc;
+}
+
+static int open_node(struct worker *w, struct err *err)
+{
+	const struct conf *c = &w->p.conf;
+	char *state = mem_printf("%s/worker%u", c->state_dir, w->p.index), *lock = mem_printf("%s.lock", state);
+	char *node = mem_printf("%s-w%u", c->hostname, w->p.index);
+	struct obox_config cfg = {
+		.state_dir = state, .prefix = c->store.prefix, .node = node,
+		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .grace_s = c->grace_period / 1000,
+		.max_message = c->limits.message_size, .cache_bytes = c->cache_size / c->worker_count,
+	};
+	int rc = w->lock_fd = take_lock(lock, err);
+
+	if (rc >= 0)
+		rc = open_keys(w, err);
+	if (rc >= 0)
+		rc = objstore_posix_open(c->store.path, &w->store, err);
+	if (rc >= 0) {
+		cfg.mail_store = cfg.index_store = w->store;
+		cfg.keys = w->keys;
+		rc = obox_open(&cfg, &w->env.obox, err);
+	}
+	free(node);
+	free(lock);
+	free(state);
+	return rc < 0 ? rc : 0;
+}
+
+static void close_node(struct worker *w)
+{
+	if (w->env.obox)
+		obox_close(&w->env.obox);
+	if (w->store)
+		objstore_close(&w->store);
+	if (w->keys)
+		seal_keys_free(&w->keys);
+	io_close(&w->lock_fd);
+}
+
+/* The strings are p.conf's. */
+static void fill_env(struct worker *w)
+{
+	w->env.hostname = w->p.conf.hostname;
+	w->env.version = PACKAGE_VERSION;
+	w->env.max_message = w->p.conf.limits.message_size;
+	w->env.max_command = (uint32_t)w->p.conf.limits.imap_command_size;
+	w->env.recipient_delimiter = w->p.conf.recipient_delimiter;
+	w->env.max_recipients = (uint32_t)w->p.conf.limits.lmtp_recipients;
+	w->env.detail_mailbox = w->p.conf.lmtp_save_to_detail_mailbox;
+	w->env.user_exists = worker_user_exists;
+	w->env.deliver = worker_deliver;
+	w->env.worker = w;
+}
+
+static void *upkeep_thread(void *arg)
+{
+	struct worker *w = arg;
+	struct timespec until;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->quit) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec++;
+		while (!w->quit && pthread_cond_timedwait(&w->changed, &w->lock, &until) != ETIMEDOUT)
+			;
+		if (w->quit)
+			break;
+		pthread_mutex_unlock(&w->lock);
+		obox_upkeep(w->env.obox);
+		pthread_mutex_lock(&w->lock);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+/* --- master's messages --- */
+
+static void on_go(struct proc *p)
+{
+	proc_tell(p, MSG_READY);
+}
+
+static void check_end(struct loop *l)
+{
+	struct worker *w = l->owner;
+
+	session_bury(w);
+	if (!w->stopping || w->n_sessions || w->idle)
+		return;
+	/* Other workers may still deliver to this one: master says when all are done. */
+	w->idle = true;
+	if (w->p.ctl)
+		proc_tell(&w->p, MSG_IDLE);
+	else
+		l->stop = true;
+}
+
+static void out_of_time(struct loop_timer *t)
+{
+	struct worker *w = t->owner;
+
+	log_event(LOG_WARN, "sessions did not end in time: cutting them off", LF_U("sessions", w->n_sessions), LF_END);
+	session_stop_all(w, true);
+}
+
+static void on_stop(struct proc *p)
+{
+	struct worker *w = p->owner;
+
+	if (w->idle)
+		p->loop.stop = true;
+	if (w->stopping)
+		return;
+	w->stopping = true;
+	session_stop_all(w, false);
+	loop_timer_set(&p->loop, &w->stop_timer, (int64_t)p->conf.stop_timeout / 3);
+}
+
+/* What sessions hold pointers to never changes here (conf_keep saw to that);
+ * the old strings go on being used. */
+static void on_conf(struct proc *p, struct conf *old)
+{
+	struct worker *w = p->owner;
+	char *hostname = p->conf.hostname, *delimiter = p->conf.recipient_delimiter;
+
+	p->conf.hostname = old->hostname;
+	p->conf.recipient_delimiter = old->recipient_delimiter;
+	old->hostname = hostname;
+	old->recipient_delimiter = delimiter;
+	fill_env(w);
+}
+
+static void on_peer(struct proc *p, enum msg_role role, unsigned index, int fd)
+{
+	worker_peer_set(p->owner, role, index, fd);
+}
+
+static void on_conn(struct proc *p, const struct msg_conn *m, int fd)
+{
+	session_new(p->owner, m, fd);
+}
+
+static const struct proc_ops worker_ops = { .go = on_go, .stop = on_stop, .conf = on_conf, .peer = on_peer, .conn = on_conn };
+
+static void on_wake(struct loop_src *src, uint32_t events)
+{
+	uint64_t n;
+
+	(void)!read(src->fd, &n, sizeof(n));	/* the loop's idle call does the work */
+}
+
+static size_t session_limit(const struct conf *c)
+{
+	struct rlimit rl = { 1024, 1024 };
+
+	(void)getrlimit(RLIMIT_NOFILE, &rl);
+	if (c->limits.connections)
+		return c->limits.connections;
+	return rl.rlim_cur > FD_RESERVE * 2 ? rl.rlim_cur - FD_RESERVE : FD_RESERVE;
+}
+
+static int start_threads(struct worker *w, struct err *err)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	w->wake_src.ready = on_wake;
+	if (fd < 0 || loop_add(&w->p.loop, &w->wake_src, fd, EPOLLIN) < 0)
+		return err_errno(err, "eventfd", NULL);
+	w->pool = pool_new(w->p.conf.worker_threads_max);
+	w->deliveries = pool_new(w->p.conf.worker_threads_max);
+	w->upkeep_on = pthread_create(&w->upkeep, NULL, upkeep_thread, w) == 0;
+	return w->upkeep_on ? 0 : err_set(err, ERR_LIMIT, "cannot start a thread");
+}
+
+static void stop_threads(struct worker *w)
+{
+	int fd = w->wake_src.fd;
+
+	pthread_mutex_lock(&w->lock);
+	w->quit = true;
+	pthread_cond_broadcast(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	pool_free(&w->pool);
+	pool_free(&w->deliveries);
+	if (w->upkeep_on)
+		pthread_join(w->upkeep, NULL);
+	loop_del(&w->p.loop, &w->wake_src);
+	io_close(&fd);
+}
+
+static void worker_init(struct worker *w)
+{
+	pthread_condattr_t attr;
+
+	memset(w, 0, sizeof(*w));
+	w->lock_fd = -1;
+	w->wake_src.fd = -1;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	w->stop_timer.fire = out_of_time;
+	w->stop_timer.owner = w;
+}
+
+static int serve(struct worker *w, struct err *err)
+{
+	int rc = start_threads(w, err);
+
+	if (rc < 0)
+		return rc;
+	fill_env(w);
+	w->max_sessions = session_limit(&w->p.conf);
+	w->p.loop.owner = w;
+	w->p.loop.idle = check_end;
+	loop_run(&w->p.loop);
+	session_bury(w);
+	return 0;
+}
+
+int worker_main(unsigned index, unsigned generation, bool recover)
+{
+	static struct worker w;
+	struct err err = ERR_INIT;
+	int rc;
+
+	worker_init(&w);
+	rc = proc_start(&w.p, recover ? ROLE_RECOVER : ROLE_WORKER, index, generation, &worker_ops, &w, &err);
+	if (rc < 0) {
+		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);
+		return 1;
+	}
+	rc = proc_become(w.p.conf.user, w.p.conf.group, &err);
+	if (rc == 0)
+		rc = open_node(&w, &err);
+	if (rc == 0 && !recover)
+		rc = serve(&w, &err);
+	if (rc < 0)
+		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);
+	stop_threads(&w);
+	close_node(&w);
+	worker_peers_close(&w);
+	hmap_free(&w.calls);
+	proc_release(&w.p);
+	return rc < 0;
+}

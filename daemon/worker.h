@@ -1,0 +1,80 @@
+/* worker - the process that owns a share of the users: its inner parts, for
+ * the files worker*.c and their tests.
+ *
+ *   loop thread   descriptors, timers, messages from other processes
+ *   pool          borrows a session while it has something to do
+ *   deliveries    a second pool: deliveries for other workers and helpers of
+ *                 large ones.  These wait for the disk only, never for another
+ *                 worker, so two workers full of sessions cannot block each other.
+ *   upkeep        obox_upkeep every second
+ *
+ * Locks, in this order: session.lock, worker.lock, pool's own. */
+#ifndef DAEMON_WORKER_H
+#define DAEMON_WORKER_H
+#include <pthread.h>
+
+#include "base/hmap.h"
+#include "daemon/conn.h"
+#include "daemon/pool.h"
+#include "daemon/proc.h"
+
+enum { WORKERS_MAX = 64 };
+
+struct session;
+struct objstore;
+struct seal_keys;
+
+/* A request to another process that a thread waits for. */
+struct worker_call {
+	pthread_cond_t done;
+	bool answered;
+	uint64_t serial;		/* of the channel it went to */
+	int rc;				/* of the call itself: 0 or ERR_* */
+	struct buf answer;		/* what came behind type and id */
+};
+struct worker_peer {
+	struct chan *ch;
+	uint64_t serial;		/* of this channel; never used again */
+};
+
+struct worker {
+	struct proc p;
+	struct conn_env env;
+	struct objstore *store;
+	struct seal_keys *keys;
+	struct pool *pool, *deliveries;
+	int lock_fd;
+	/* loop thread only */
+	struct session *sessions;
+	size_t n_sessions, max_sessions;
+	bool stopping, idle;
+	struct loop_timer stop_timer;
+	struct loop_src wake_src;
+	pthread_t upkeep;
+	bool upkeep_on;
+	/* under lock */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;		/* a peer came */
+	struct session *graveyard;	/* ended; the loop thread buries them */
+	struct worker_peer auth, workers[WORKERS_MAX];
+	uint64_t serial;
+	uint32_t next_id;
+	struct hmap calls;		/* id to struct worker_call */
+	bool quit;
+};
+
+/* worker-session.c */
+void session_new(struct worker *w, const struct msg_conn *m, int fd);	/* takes fd */
+void session_stop_all(struct worker *w, bool now);	/* CONN_EV_STOP to all; now: cut them off */
+void session_bury(struct worker *w);			/* loop thread, between batches */
+/* worker-peer.c */
+void worker_peer_set(struct worker *w, enum msg_role role, unsigned index, int fd);
+void worker_peers_close(struct worker *w);
+int worker_user_exists(struct conn_env *env, const char *address, char **user_r, struct err *err);
+/* Sends msg (whose id, at offset 1, is filled in) and waits.  call->answer is the caller's to free. */
+int worker_call(struct worker *w, bool to_auth, unsigned index, struct buf *msg, int fd, int timeout_ms, struct worker_call *call);
+void worker_answer(struct worker *w, unsigned index, uint64_t serial, const struct buf *msg);
+/* worker-deliver.c */
+void worker_deliver(struct conn_env *env, struct lmtp_delivery *d);
+void worker_deliver_request(struct worker *w, unsigned index, uint64_t serial, uint32_t id, struct rd *r, int fd);
+#endif
