@@ -10,6 +10,7 @@
  *     events, so no event or timer meets freed memory. */
 #include "daemon/worker.h"
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -42,6 +43,7 @@ struct session {
 	enum state state;
 	unsigned pending;
 	enum conn_want want;
+	int64_t since;			/* connected, seconds UTC */
 	int64_t active_ms;		/* last input, or end of a drain */
 	bool readable;			/* recv may have something */
 	bool started, eof, broken, closing;
@@ -330,10 +332,6 @@ static void on_timer(struct loop_timer *t)
 	loop_timer_set(l, t, late ? 1000 : left < TIMER_MAX_MS ? left : TIMER_MAX_MS);
 }
 
-/* Engines that are not linked in are NULL. */
-#pragma weak imap_conn_ops
-#pragma weak admin_conn_ops
-
 static const struct conn_ops *engine(unsigned proto)
 {
 	switch (proto) {
@@ -375,6 +373,7 @@ static struct session *session_make(struct worker *w, const struct conn_ops *ops
 	s->timer.fire = on_timer;
 	s->timer.owner = s;
 	s->active_ms = loop_clock_ms();
+	s->since = clock_wall_s(&clock_system);
 	s->state = PARKED;
 	s->want = CONN_WANT_INPUT;
 	pthread_mutex_init(&s->lock, NULL);
@@ -409,10 +408,12 @@ void session_new(struct worker *w, const struct msg_conn *m, int fd)
 		session_release(s);
 		return;
 	}
+	pthread_mutex_lock(&w->sessions_lock);
 	s->next = w->sessions;
 	if (s->next)
 		s->next->prev = s;
 	w->sessions = s;
+	pthread_mutex_unlock(&w->sessions_lock);
 	w->n_sessions++;
 	loop_timer_set(&w->p.loop, &s->timer, TIMER_MAX_MS);
 	ready_to_run(s, CONN_EV_START);
@@ -443,8 +444,22 @@ void session_bury(struct worker *w)
 		loop_timer_clear(&w->p.loop, &s->timer);
 		if (s->next)
 			s->next->prev = s->prev;
+		pthread_mutex_lock(&w->sessions_lock);
 		*(s->prev ? &s->prev->next : &w->sessions) = s->next;
+		pthread_mutex_unlock(&w->sessions_lock);
 		w->n_sessions--;
 		session_release(s);
 	}
+}
+
+/* For the admin engine; any thread.  What it shows of a session does not change while the session lives. */
+void worker_each_session(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx)
+{
+	struct worker *w = env->worker;
+	struct session *s;
+
+	pthread_mutex_lock(&w->sessions_lock);
+	for (s = w->sessions; s; s = s->next)
+		fn(ctx, &s->c, s->since);
+	pthread_mutex_unlock(&w->sessions_lock);
 }
