@@ -65,10 +65,17 @@ static size_t trim_cr(const char *line, size_t len)
 	return len && line[len - 1] == '\r' ? len - 1 : len;
 }
 
-static enum reader_event too_long(struct reader *r)
+/* Nothing of in is taken: skipping goes over it again.  A piece of it is kept
+ * for the tag; the end of what was read before may be the begin of a literal. */
+static enum reader_event too_long(struct reader *r, const unsigned char *in)
 {
+	size_t have = r->cmd.len - r->line, keep = have < sizeof(r->tail) ? have : sizeof(r->tail);
+
+	if (keep)
+		memcpy(r->tail, r->cmd.data + r->cmd.len - keep, keep);
+	r->tail_len = keep;
+	buf_add(&r->cmd, in, r->cmd.len < r->max ? r->max - r->cmd.len : 0);
 	r->state = READER_SKIP_LINE;
-	r->tail_len = 0;
 	return READER_TOO_LONG;
 }
 
@@ -80,12 +87,8 @@ static enum reader_event feed_line(struct reader *r, const unsigned char *in, si
 	const char *line;
 	size_t line_len;
 
-	if (n > r->max || r->cmd.len > r->max - n) {
-		/* what fits is kept for the tag; the LF, if it came, is left to the skipping */
-		buf_add(&r->cmd, in, r->cmd.len < r->max ? r->max - r->cmd.len : 0);
-		*used += lf ? n - 1 : n;
-		return too_long(r);
-	}
+	if (n > r->max || r->cmd.len > r->max - n)
+		return too_long(r, in);
 	if (memchr(in, '\0', n))
 		r->has_nul = true;
 	buf_add(&r->cmd, in, n);

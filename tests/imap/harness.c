@@ -48,6 +48,13 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	return remove(path);
 }
 
+void world_reopen(struct world *w)
+{
+	obox_close(&w->obox);
+	nftw(w->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	open_obox(w);
+}
+
 void world_close(struct world *w)
 {
 	obox_close(&w->obox);

@@ -23,6 +23,8 @@ struct world {
 
 void world_open(struct world *w);
 void world_close(struct world *w);
+/* As after a restart with an empty disk: what is left is what the store has.  No sessions may be open. */
+void world_reopen(struct world *w);
 /* Nothing of the store can be reached, or all again. */
 void world_store_down(struct world *w, bool down);
 
