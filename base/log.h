@@ -24,7 +24,11 @@ struct log_field {
 	int64_t n;
 	bool is_unsigned;
 };
-#define LF_S(k, v) ((struct log_field){ (k), (v) ? (v) : "", 0, false })
+static inline const char *log_text(const char *s)
+{
+	return s ? s : "";
+}
+#define LF_S(k, v) ((struct log_field){ (k), log_text(v), 0, false })
 #define LF_U(k, v) ((struct log_field){ (k), NULL, (int64_t)(uint64_t)(v), true })
 #define LF_D(k, v) ((struct log_field){ (k), NULL, (int64_t)(v), false })
 #define LF_ERR(e) ((struct log_field){ "error", (e)->msg, 0, false })

@@ -46,7 +46,7 @@ static int version_of(struct auth_db *db, int *version_r, struct err *err)
 
 static int schema(struct auth_db *db, bool create, struct err *err)
 {
-	int version, rc = version_of(db, &version, err);
+	int version = 0, rc = version_of(db, &version, err);
 
 	if (rc < 0)
 		return rc;

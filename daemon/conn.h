@@ -29,6 +29,7 @@
 #include "base/err.h"
 
 struct conn;
+struct err;
 struct obox;
 struct obox_user;
 struct lmtp_delivery;

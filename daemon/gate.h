@@ -12,6 +12,7 @@
 #ifndef DAEMON_GATE_H
 #define DAEMON_GATE_H
 #include <openssl/ssl.h>
+#include <sys/socket.h>
 
 #include "base/hmap.h"
 #include "daemon/proc.h"

@@ -58,8 +58,7 @@ static int conf_memfd(struct master *m)
 	return fd;
 }
 
-/* The certificate file, a NUL, the key file: the gate could not read them itself. */
-static int cert_memfd(const struct conf *c, struct err *err)
+int master_cert(const struct conf *c, struct err *err)
 {
 	struct buf both = BUF_INIT(0);
 	size_t len;
@@ -83,11 +82,6 @@ static int cert_memfd(const struct conf *c, struct err *err)
 	explicit_bzero(both.data, both.len);
 	buf_free(&both);
 	return rc < 0 ? rc : fd;
-}
-
-int master_cert(const struct conf *c, struct err *err)
-{
-	return cert_memfd(c, err);
 }
 
 static void give_listeners(struct child *gate)
@@ -241,7 +235,7 @@ int child_spawn(struct slot *slot, struct err *err)
 	c->next = m->children;
 	m->children = c;
 	if (c->role == ROLE_GATE) {
-		cert = *m->conf.ssl_cert ? cert_memfd(&m->conf, err) : -1;
+		cert = *m->conf.ssl_cert ? master_cert(&m->conf, err) : -1;
 		if (cert >= 0)
 			child_tell(c, MSG_CERT, cert);
 		give_listeners(c);

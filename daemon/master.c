@@ -193,8 +193,6 @@ void master_child_ready(struct master *m, struct child *c)
 	}
 }
 
-int master_cert(const struct conf *c, struct err *err);
-
 /* Would the gates be able to use certificate and key? */
 static int check_cert(const struct conf *c, struct err *err)
 {

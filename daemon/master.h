@@ -71,6 +71,8 @@ void child_exited(struct master *m, pid_t pid, int status);
 void child_tell(struct child *c, enum msg_type what, int fd);	/* takes fd, or -1 */
 void child_tell_all(struct master *m, enum msg_role role, enum msg_type what);
 void child_kill_all(struct master *m);
+/* A memory file for the gates, who could not read it themselves: certificate file, a NUL, key file.  <0 on failure. */
+int master_cert(const struct conf *c, struct err *err);
 /* master-listen.c */
 int listen_open(const struct conf *c, const struct bound *old, struct bound **bound_r, struct err *err);	/* reuses what is in old */
 void listen_close(struct bound **b, const struct bound *but);	/* not the descriptors that but has too */

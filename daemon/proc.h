@@ -14,6 +14,7 @@
 
 enum { FD_CTL = 3, FD_CONF = 4, FD_SYSLOG = 5 };
 
+struct err;
 struct proc;
 /* What master says; any may be NULL.  A descriptor is the receiver's. */
 struct proc_ops {

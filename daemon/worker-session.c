@@ -330,6 +330,10 @@ static void on_timer(struct loop_timer *t)
 	loop_timer_set(l, t, late ? 1000 : left < TIMER_MAX_MS ? left : TIMER_MAX_MS);
 }
 
+/* Engines that are not linked in are NULL. */
+#pragma weak imap_conn_ops
+#pragma weak admin_conn_ops
+
 static const struct conn_ops *engine(unsigned proto)
 {
 	switch (proto) {

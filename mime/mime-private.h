@@ -47,8 +47,10 @@ struct params {
 void params_free(struct params *p);
 /* Reads ";attribute=value" pairs at the cursor, jumping over what is broken,
  * and joins RFC 2231 continuations; a joined value with encoded pieces keeps
- * its encoding and a "*" at the end of its name. */
-void params_read(struct params *p, struct tok *t);
+ * its encoding and a "*" at the end of its name.  Behind something broken, a
+ * ";" that stands there at once is lost unless lenient: structures are to be
+ * those that other servers show. */
+void params_read(struct params *p, struct tok *t, bool lenient);
 /* Entry i when its name is name, else NULL. */
 bool params_is(const struct params *p, size_t i, const char *name);
 const char *params_find(const struct params *p, const char *name, size_t *len_r);
@@ -157,6 +159,7 @@ static inline unsigned char ascii_lower(unsigned char c)
 bool ascii_is(const char *s, size_t len, const char *word);		/* equal, any case */
 enum mime_encoding encoding_from_name(const char *s, size_t len);
 size_t utf8_length(const unsigned char *s, size_t len);		/* of the well-formed character at s, 0 when there is none */
+bool utf8_cut(const unsigned char *s, size_t len);		/* s is the beginning of a character that the end cut; len > 0 */
 void utf8_put(struct buf *out, uint32_t c);
 uint32_t utf8_get(const unsigned char *s, size_t n);		/* n from utf8_length */
 void utf8_or_latin(struct buf *out, const unsigned char *s, size_t len);	/* keeps UTF-8, reads the rest as windows-1252 */

@@ -107,7 +107,7 @@ static bool put_disposition(struct partinfo *pi, const char *header, const struc
 	t = field_tok(header, f);
 	if (tok_cfws(&t) > 0)
 		(void)tok_mime_token(&t, word);
-	params_read(&pi->params, &t);
+	params_read(&pi->params, &t, false);
 	buf_addc(&pi->ext, '(');
 	mime_imap_string(&pi->ext, buf_str(word), word->len);
 	buf_addc(&pi->ext, ' ');
@@ -209,7 +209,7 @@ static void content_type(struct partinfo *pi, const char *header, const struct h
 		t = tok_init("", 0);
 		set_type(ty, digest ? "message" : "text", digest ? "rfc822" : "plain");
 	}
-	params_read(&pi->params, &t);
+	params_read(&pi->params, &t, false);
 	p->kind = MIME_LEAF;
 	if (ascii_is(ty->type, ty->type_len, "multipart"))
 		p->kind = MIME_MULTIPART;
