@@ -78,19 +78,39 @@ static void add_mailbox(struct address *a)
 	add(a);
 }
 
-static int local_part(struct address *a)
+/* A local-part of the obsolete form, which takes its "@" to be believed: words
+ * with dots and blanks are a name more often. */
+static int obs_local_part(struct address *a, const unsigned char *start)
 {
+	const unsigned char *stopped = a->t.p;
+	struct buf word = BUF_INIT(0);
 	int ret;
 
+	a->t.p = start;
+	ret = tok_obs_local_part(&a->t, &word);
+	if (ret > 0 && *a->t.p == '@') {
+		text_set(&a->mailbox, &word);
+	} else {
+		a->t.p = stopped;
+		ret = -1;
+	}
+	buf_free(&word);
+	return ret;
+}
+
+static int local_part(struct address *a)
+{
+	const unsigned char *start = a->t.p;
+	int ret, obs;
+
 	buf_clear(&a->word);
-	if (*a->t.p == '"')
-		ret = tok_quoted(&a->t, &a->word);
-	else if (tok_is_atext(*a->t.p) || *a->t.p == '.')
-		ret = tok_dot_atom(&a->t, &a->word);
-	else
-		return -1;
-	if (ret >= 0)
-		text_set(&a->mailbox, &a->word);
+	ret = *start == '"' ? tok_quoted(&a->t, &a->word) : tok_local_part(&a->t, &a->word);
+	if (ret < 0 || (ret > 0 && *a->t.p == '.')) {
+		obs = obs_local_part(a, start);
+		if (obs > 0 || ret < 0)
+			return obs;
+	}
+	text_set(&a->mailbox, &a->word);
 	return ret;
 }
 
@@ -228,6 +248,18 @@ static int mailbox(struct address *a)
 	return ret;
 }
 
+/* Jumps over empty members (obs-addr-list, obs-mbox-list); as tok_cfws. */
+static int skip_empty(struct address *a)
+{
+	int ret = 1;
+
+	while (ret > 0 && *a->t.p == ',') {
+		a->t.p++;
+		ret = tok_cfws(&a->t);
+	}
+	return ret;
+}
+
 /* phrase ":" [mailboxes] ";" ; -1 when it is not a group, else 1 or 0 (end). */
 static int group(struct address *a)
 {
@@ -240,12 +272,13 @@ static int group(struct address *a)
 	ret = tok_cfws(&a->t);
 	text_set(&a->mailbox, &a->word);
 	add(a);
+	if (ret > 0)
+		ret = skip_empty(a);
 	while (ret > 0 && *a->t.p != ';' && !a->full) {
 		(void)mailbox(a);
 		if (a->t.p == a->t.end || *a->t.p != ',')
 			break;
-		a->t.p++;
-		ret = tok_cfws(&a->t);
+		ret = skip_empty(a);
 	}
 	if (ret > 0 && a->t.p < a->t.end && *a->t.p == ';') {
 		a->t.p++;
@@ -255,12 +288,13 @@ static int group(struct address *a)
 	return ret != 0;
 }
 
+/* The cursor is on something. */
 static void list(struct address *a)
 {
 	const unsigned char *start;
-	int ret;
+	int ret = skip_empty(a);
 
-	while (!a->full) {
+	while (ret > 0 && !a->full) {
 		start = a->t.p;
 		ret = group(a);
 		if (ret < 0) {
@@ -269,13 +303,10 @@ static void list(struct address *a)
 		}
 		if (!ret || a->t.p == a->t.end || *a->t.p != ',')
 			return;
-		a->t.p++;
-		ret = tok_cfws(&a->t);
-		if (ret < 0)
-			add_mailbox(a);		/* ends in garbage */
-		if (ret <= 0)
-			return;
+		ret = skip_empty(a);
 	}
+	if (ret < 0)
+		add_mailbox(a);		/* ends in garbage */
 }
 
 bool address_render(const void *value, size_t len, struct buf *out, size_t max)

@@ -206,20 +206,6 @@ bool mime_charset_known(const char *charset)
 
 static const char replacement[] = "\xef\xbf\xbd";
 
-/* Is s[0..len) the beginning of a well-formed character, cut by the end? */
-static bool utf8_cut(const unsigned char *s, size_t len)
-{
-	unsigned char full[4] = { 0x80, 0x80, 0x80, 0x80 };
-
-	if (len >= 4 || *s < 0xc2)
-		return false;
-	memcpy(full, s, len);
-	if (len == 1) {		/* the tightest second byte of each lead */
-		full[1] = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80;
-	}
-	return utf8_length(full, 4) > len;
-}
-
 static size_t feed_utf8(struct mime_charset *cs, const unsigned char *s, size_t len, struct buf *out, bool last)
 {
 	const unsigned char *end = s + len, *start = s, *first = s;
@@ -258,6 +244,27 @@ static void feed_latin(const unsigned char *s, size_t len, struct buf *out)
 	buf_add(out, s + start, len - start);
 }
 
+/* Adds what iconv made.  It writes whole characters, but for some charsets
+ * also such as lie beyond Unicode. */
+static void add_converted(struct buf *out, const char *chunk, size_t len)
+{
+	const unsigned char *s = (const unsigned char *)chunk, *end = s + len;
+	size_t n;
+
+	if (mime_utf8_valid(chunk, len)) {
+		buf_add(out, chunk, len);
+		return;
+	}
+	for (; s < end; s += n) {
+		n = utf8_length(s, (size_t)(end - s));
+		if (n)
+			buf_add(out, s, n);
+		else
+			buf_add(out, replacement, 3);
+		n += !n;
+	}
+}
+
 static size_t feed_iconv(struct mime_charset *cs, const unsigned char *s, size_t len, struct buf *out, bool last)
 {
 	char chunk[1024], *in = (char *)(uintptr_t)s, *o;
@@ -267,10 +274,10 @@ static size_t feed_iconv(struct mime_charset *cs, const unsigned char *s, size_t
 		o = chunk;
 		room = sizeof(chunk);
 		if (iconv(cs->cd, &in, &left, &o, &room) != (size_t)-1) {
-			buf_add(out, chunk, (size_t)(o - chunk));
+			add_converted(out, chunk, (size_t)(o - chunk));
 			continue;
 		}
-		buf_add(out, chunk, (size_t)(o - chunk));
+		add_converted(out, chunk, (size_t)(o - chunk));
 		if (errno == E2BIG)
 			continue;
 		if (errno == EINVAL && !last && left < PENDING_MAX)
@@ -327,5 +334,5 @@ void mime_charset_finish(struct mime_charset *cs, struct buf *out)
 	if (cs->how != ICONV)
 		return;
 	if (iconv(cs->cd, NULL, NULL, &o, &room) != (size_t)-1)
-		buf_add(out, chunk, (size_t)(o - chunk));
+		add_converted(out, chunk, (size_t)(o - chunk));
 }

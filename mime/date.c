@@ -185,9 +185,14 @@ static bool read_iso(const char **s, int year, struct date *d)
 
 static bool read_digits(const char **s, struct date *d)
 {
+	const char *colon;
 	size_t n;
 	int v = number(s, &n);
 
+	for (colon = *s; *colon == ' '; colon++)
+		;
+	if (!d->have_time && n <= 2 && *colon == ':')
+		*s = colon;
 	if (!d->have_time && n <= 2 && (**s == ':' || (**s == '.' && d->have_year && is_digit((*s)[1]))))
 		return read_time(s, v, d);
 	if (n == 4 && (**s == '-' || **s == '/') && d->day < 0 && is_digit((*s)[1]))
@@ -267,16 +272,13 @@ int mime_parse_date(const char *value, size_t len, int64_t *utc_r, int32_t *zone
 			ok = read_digits(&s, &d);
 		else if (is_alpha(*s))
 			ok = read_letters(&s, &d);
-		else if ((*s == '+' || *s == '-') && d.have_time && !d.have_zone && is_digit(s[1]))
-			ok = read_offset(&s, &d);
-		else
+		else if ((*s != '+' && *s != '-') || !d.have_time || d.have_zone || !read_offset(&s, &d))
 			s++;
-		if (!ok) {
-			if (plausible(&d))
-				break;		/* enough is known: the rest is noise */
-			if (is_digit(*s) || !*s)
-				return -1;
-		}
+		if (ok)
+			continue;
+		if (!plausible(&d))
+			return -1;
+		break;		/* enough is known: the rest is noise */
 	}
 	if (!plausible(&d))
 		return -1;

@@ -69,6 +69,8 @@ static void put_clean(const struct buf *text, struct buf *out)
 {
 	size_t i, start = 0;
 
+	if (!text->len)
+		return;
 	for (i = 0; i < text->len; i++) {
 		unsigned char c = text->data[i];
 

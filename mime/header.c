@@ -117,7 +117,7 @@ int mime_header_next(const void *header, size_t len, size_t *pos, struct mime_fi
 	stop = next;
 	if (stop > s && stop[-1] == '\n')
 		stop--;
-	if (stop > s && stop[-1] == '\r' && stop < next)
+	while (stop > s && stop[-1] == '\r' && stop < next)
 		stop--;
 	if (!colon || colon > stop) {	/* a line that is no field: all name, no value */
 		out->name = s;

@@ -73,7 +73,7 @@ void imap_unfolded(struct buf *out, const void *str, size_t len)
 {
 	const char *s = str;
 	struct buf tmp = BUF_INIT(0);
-	size_t i, start = 0;
+	size_t i, start = 0, stop;
 
 	if (!memchr(s, '\n', len)) {
 		mime_imap_string(out, s, len);
@@ -82,7 +82,9 @@ void imap_unfolded(struct buf *out, const void *str, size_t len)
 	for (i = 0; i < len; i++) {
 		if (s[i] != '\n')
 			continue;
-		buf_add(&tmp, s + start, i - start - (i > start && s[i - 1] == '\r'));
+		for (stop = i; stop > start && s[stop - 1] == '\r'; stop--)
+			;
+		buf_add(&tmp, s + start, stop - start);
 		start = i + 1;
 	}
 	buf_add(&tmp, s + start, len - start);

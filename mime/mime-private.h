@@ -25,9 +25,10 @@ static inline bool tok_is_atext(unsigned char c)
 }
 int tok_cfws(struct tok *t);
 int tok_atom(struct tok *t, struct buf *out);		/* at least one atext */
-int tok_quoted(struct tok *t, struct buf *out);		/* the cursor is on the opening quote */
+int tok_quoted(struct tok *t, struct buf *out);		/* the cursor is on the opening quote; folds are taken out */
 int tok_phrase(struct tok *t, struct buf *out);		/* words joined by one space; dots are taken */
-int tok_dot_atom(struct tok *t, struct buf *out);	/* CFWS round the dots is dropped */
+int tok_local_part(struct tok *t, struct buf *out);	/* atoms with dots anywhere, as people write them */
+int tok_obs_local_part(struct tok *t, struct buf *out);	/* word *("." word), RFC 5322 section 4.4 */
 int tok_domain(struct tok *t, struct buf *out);		/* the cursor is on "@" */
 int tok_mime_token(struct tok *t, struct buf *out);	/* may be empty */
 
@@ -46,8 +47,10 @@ struct params {
 void params_free(struct params *p);
 /* Reads ";attribute=value" pairs at the cursor, jumping over what is broken,
  * and joins RFC 2231 continuations; a joined value with encoded pieces keeps
- * its encoding and a "*" at the end of its name. */
-void params_read(struct params *p, struct tok *t);
+ * its encoding and a "*" at the end of its name.  Behind something broken, a
+ * ";" that stands there at once is lost unless lenient: structures are to be
+ * those that other servers show. */
+void params_read(struct params *p, struct tok *t, bool lenient);
 /* Entry i when its name is name, else NULL. */
 bool params_is(const struct params *p, size_t i, const char *name);
 const char *params_find(const struct params *p, const char *name, size_t *len_r);
@@ -107,7 +110,7 @@ enum { BOUNDARY_MAX = 250 };
 /* What a part's header says, before it is stored (partinfo.c). */
 struct partinfo {
 	struct params params;
-	struct buf basic, ext, names, scratch;
+	struct buf basic, ext, names, type, word;
 	char boundary[BOUNDARY_MAX];
 	size_t boundary_len;		/* 0 = none */
 	bool boundary_given;
@@ -156,6 +159,7 @@ static inline unsigned char ascii_lower(unsigned char c)
 bool ascii_is(const char *s, size_t len, const char *word);		/* equal, any case */
 enum mime_encoding encoding_from_name(const char *s, size_t len);
 size_t utf8_length(const unsigned char *s, size_t len);		/* of the well-formed character at s, 0 when there is none */
+bool utf8_cut(const unsigned char *s, size_t len);		/* s is the beginning of a character that the end cut; len > 0 */
 void utf8_put(struct buf *out, uint32_t c);
 uint32_t utf8_get(const unsigned char *s, size_t n);		/* n from utf8_length */
 void utf8_or_latin(struct buf *out, const unsigned char *s, size_t len);	/* keeps UTF-8, reads the rest as windows-1252 */

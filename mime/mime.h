@@ -17,12 +17,13 @@
 
 #include "base/buf.h"
 
-/* Zero means the default in brackets.  Beyond a limit: deeper parts and parts
- * too many are leaves of type text/plain or application/octet-stream of their
- * parent; header bytes beyond are not kept in the summary (they stay in the
- * message).  struct mime_summary.flags tells that it happened. */
+/* Zero means the default in brackets.  Beyond a limit: multiparts and messages
+ * nested too deep are application/octet-stream; when there are max_parts parts,
+ * the last one takes all that is left; header bytes beyond max_header are not
+ * read, and of the summary what does not fit is left out (MIME_F_TRUNCATED; all
+ * cached header fields are then absent or all there). */
 struct mime_limits {
-	uint32_t max_depth;		/* nesting of multiparts and message/rfc822 [100] */
+	uint32_t max_depth;		/* nesting of multiparts and message/rfc822 [100, at most 200] */
 	uint32_t max_parts;		/* in the whole message [10000] */
 	uint32_t max_header;		/* bytes of one header block that are parsed [1 MiB] */
 	uint32_t max_summary;		/* bytes of the finished summary [512 KiB] */
@@ -41,6 +42,8 @@ void mime_parser_finish(struct mime_parser *p, struct buf *out);
 /* --- reading a summary --- */
 enum mime_encoding { MIME_7BIT, MIME_8BIT, MIME_BINARY, MIME_QP, MIME_BASE64, MIME_UUENCODE, MIME_ENC_UNKNOWN };
 enum mime_part_kind { MIME_LEAF, MIME_MULTIPART, MIME_MESSAGE /* message/rfc822 or message/global */ };
+/* TRUNCATED: a limit was reached, so header fields must be read from the message.
+ * HAS_8BIT_HEADER: in any header, that of a part included. */
 enum mime_summary_flags { MIME_F_TRUNCATED = 1, MIME_F_HAS_8BIT_HEADER = 2, MIME_F_HAS_NUL = 4, MIME_F_HAS_ATTACHMENT = 8,
 	MIME_F_BARE_LF = 16 };
 
@@ -65,7 +68,7 @@ int mime_summary_open(const void *data, size_t len, struct mime_summary *out);
 struct mime_part {
 	enum mime_part_kind kind;
 	enum mime_encoding encoding;
-	uint64_t header_off, header_len;	/* MIME header of this part, with its empty line; for the root: the message header */
+	uint64_t header_off, header_len;	/* MIME header of this part, with its empty line; for the message and its part 1: the message header */
 	uint64_t body_off, body_len;		/* without the line end that belongs to the boundary */
 	uint64_t lines;				/* of the body, as in BODYSTRUCTURE */
 	const char *type, *subtype;		/* lower case, borrowed NUL-terminated ("text", "plain") */
@@ -79,7 +82,7 @@ struct mime_part {
  * children are those of the message inside.  1 found, 0 no such part. */
 int mime_summary_part(const struct mime_summary *s, const uint32_t *path, size_t depth, struct mime_part *out);
 /* Calls fn for every leaf part in message order with its path (BODY search,
- * full-text indexing). Stops when fn returns false. */
+ * full-text indexing), those of messages inside too.  Stops when fn returns false. */
 void mime_summary_each_leaf(const struct mime_summary *s,
 	bool (*fn)(void *ctx, const struct mime_part *part, const uint32_t *path, size_t depth), void *ctx);
 
@@ -97,15 +100,18 @@ extern const char *const mime_cached_fields[];
  * not, for invert), whole and unchanged, in order, then the empty line
  * (BODY[HEADER.FIELDS ...]: RFC 9051 section 6.4.5.1). */
 void mime_header_filter(const void *header, size_t len, const char *const *names, size_t n, bool invert, struct buf *out);
-/* Walks over the fields of a raw header block.  *pos starts at 0; 1 with the
- * field, 0 at the end.  value: after the colon, up to the line end (folds in). */
+/* Walks over the fields of a raw header block, up to its empty line.  *pos
+ * starts at 0; 1 with the field, 0 at the end.  name: without the blanks before
+ * the colon, empty (name_len 0) for a line that has no colon.  value: after the
+ * colon and the blanks behind it, up to the line end (folds in).  raw: all of
+ * it with its line end.  Views, borrowed. */
 struct mime_field { const char *name; size_t name_len; const char *value; size_t value_len; const char *raw; size_t raw_len; };
 int mime_header_next(const void *header, size_t len, size_t *pos, struct mime_field *out);
 /* Unfolds and decodes a field body into UTF-8: RFC 2047 encoded words, raw
  * UTF-8 kept, other raw 8-bit taken as windows-1252. */
 void mime_header_decode(const char *value, size_t len, struct buf *out);
 /* RFC 2231 / 2047 parameter of a Content-Type or Content-Disposition body,
- * decoded to UTF-8.  1 found, 0 absent. */
+ * decoded to UTF-8.  Reads over broken parameters.  1 found, 0 absent. */
 int mime_param(const char *value, size_t len, const char *name, struct buf *out);
 /* ENVELOPE of an arbitrary raw header block, rendered. */
 void mime_envelope(const void *header, size_t len, struct buf *out);
@@ -113,7 +119,8 @@ void mime_envelope(const void *header, size_t len, struct buf *out);
 int mime_parse_date(const char *value, size_t len, int64_t *utc_r, int32_t *zone_minutes_r);
 /* Base subject of RFC 5256 section 2.1, from a raw Subject body, UTF-8. */
 void mime_base_subject(const char *value, size_t len, struct buf *out);
-/* Appends s as IMAP nstring/string: NIL for NULL, quoted when it may be, else a literal. */
+/* Appends s as IMAP nstring/string: NIL for NULL, quoted when it may be (7-bit
+ * without CR, LF, NUL), else a literal; a NUL becomes U+FFFD. */
 void mime_imap_string(struct buf *out, const char *s, size_t len);
 
 /* --- bodies --- */

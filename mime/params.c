@@ -194,7 +194,7 @@ static void join_continuations(struct params *p)
 	p->n = n;
 }
 
-void params_read(struct params *p, struct tok *t)
+void params_read(struct params *p, struct tok *t, bool lenient)
 {
 	struct params_entry e;
 	bool continued = false;
@@ -209,7 +209,8 @@ void params_read(struct params *p, struct tok *t)
 		if (!ret || (ret < 0 && t->p >= t->end) || p->n == PARAMS_MAX)
 			break;
 		if (ret < 0) {
-			t->p++;		/* on to the next ";" */
+			if (*t->p != ';' || !lenient)
+				t->p++;		/* on to the next ";" */
 			continue;
 		}
 		split_name(p, &e);
@@ -309,7 +310,7 @@ int mime_param(const char *value, size_t len, const char *name, struct buf *out)
 			(void)tok_mime_token(&t, &skip);
 	}
 	buf_free(&skip);
-	params_read(&p, &t);
+	params_read(&p, &t, true);
 	for (i = 0; i < p.n && !found; i++) {
 		const struct params_entry *e = &p.e[i];
 

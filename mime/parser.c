@@ -403,30 +403,36 @@ static ptrdiff_t find_boundary(const struct mime_parser *p, const unsigned char 
 	return best - p->boundaries;
 }
 
-static void close_part(struct mime_parser *p, struct part *part, uint64_t end)
+static void close_part(struct mime_parser *p, struct part *part)
 {
-	part->end = end;
-	part->lines = p->lines - part->first_line - (end < p->pos);
+	part->end = p->pos;
+	part->lines = p->lines - part->first_line;
 }
 
-/* The line at pos is a delimiter of the multipart of boundary i: ends the parts in it. */
+/* The line at pos is a delimiter of the multipart of boundary i: ends the parts
+ * in it, before the line end that precedes it.  Even that of a header: by the
+ * grammar a header directly before a delimiter has no empty line. */
 static void delimiter(struct mime_parser *p, size_t i, bool closing)
 {
-	bool in_header = p->state == HEADER;
 	uint32_t multipart = p->boundaries[i].part, k;
-	uint64_t end = p->pos;
+	uint64_t pos = p->pos, lines = p->lines;
+	struct part *part = &p->parts[p->current];
 
+	if (p->state != HEADER || pos > part->header_off) {
+		p->pos -= p->eol;
+		p->lines--;
+	}
 	while (p->state == HEADER)
 		end_header(p);
-	if (!in_header && p->current != multipart) {
-		end -= p->eol;
-		if (end < p->parts[p->current].body_off) {	/* so there was a header and no empty line, by the grammar */
-			p->parts[p->current].body_off = end;
-			p->parts[p->current].first_line--;
-		}
+	part = &p->parts[p->current];
+	if (p->current != multipart && part->body_off > p->pos) {
+		part->body_off = p->pos;
+		part->first_line = p->lines;
 	}
 	for (k = p->current; k != multipart; k = p->parts[k].parent)
-		close_part(p, &p->parts[k], end);
+		close_part(p, &p->parts[k]);
+	p->pos = pos;
+	p->lines = lines;
 	p->n_boundaries = closing ? i : i + 1;
 	p->current = multipart;
 	p->closing = closing;
@@ -518,8 +524,8 @@ void mime_parser_finish(struct mime_parser *p, struct buf *out)
 	while (p->state == HEADER)
 		end_header(p);
 	for (k = p->current; k; k = p->parts[k].parent)
-		close_part(p, &p->parts[k], p->pos);
-	close_part(p, &p->parts[0], p->pos);
+		close_part(p, &p->parts[k]);
+	close_part(p, &p->parts[0]);
 	if (p->preview_kind != PREVIEW_NONE)
 		preview_render(p->preview.data, p->preview.len, p->parts[p->preview_part].encoding, p->preview_charset,
 			p->preview_kind == PREVIEW_HTML, p->lim.preview_chars, &preview);

@@ -13,7 +13,8 @@ void partinfo_free(struct partinfo *pi)
 	buf_free(&pi->basic);
 	buf_free(&pi->ext);
 	buf_free(&pi->names);
-	buf_free(&pi->scratch);
+	buf_free(&pi->type);
+	buf_free(&pi->word);
 }
 
 static struct tok field_tok(const char *header, const struct hindex_field *f)
@@ -21,26 +22,26 @@ static struct tok field_tok(const char *header, const struct hindex_field *f)
 	return tok_init(header + f->value, f->value_len);
 }
 
-/* type "/" subtype into scratch, the cursor behind it.  False for what is
+/* type "/" subtype into pi->type, the cursor behind it.  False for what is
  * not a type: RFC 2045 section 5.2 then reads it as text/plain.  Something
  * else than ";" behind a good type does not make it less of a type. */
 static bool read_type(struct partinfo *pi, struct tok *t, struct type *ty)
 {
 	int ret;
 
-	buf_clear(&pi->scratch);
-	if (tok_cfws(t) <= 0 || tok_mime_token(t, &pi->scratch) <= 0 || *t->p != '/' || !pi->scratch.len)
+	buf_clear(&pi->type);
+	if (tok_cfws(t) <= 0 || tok_mime_token(t, &pi->type) <= 0 || *t->p != '/' || !pi->type.len)
 		return false;
 	t->p++;
-	ty->type_len = pi->scratch.len;
+	ty->type_len = pi->type.len;
 	if (tok_cfws(t) <= 0)
 		return false;
-	ret = tok_mime_token(t, &pi->scratch);
-	if (ret < 0 || pi->scratch.len == ty->type_len)
+	ret = tok_mime_token(t, &pi->type);
+	if (ret < 0 || pi->type.len == ty->type_len)
 		return false;
-	ty->type = (const char *)pi->scratch.data;
+	ty->type = (const char *)pi->type.data;
 	ty->subtype = ty->type + ty->type_len;
-	ty->subtype_len = pi->scratch.len - ty->type_len;
+	ty->subtype_len = pi->type.len - ty->type_len;
 	return true;
 }
 
@@ -62,54 +63,58 @@ static void put_nstring(const char *header, const struct hindex_field *f, struct
 
 /* A mechanism is one token and nothing else (RFC 2045 section 6.1): clients
  * are told just that, while our own reading believes a first word that is known. */
-static void read_encoding(struct partinfo *pi, const char *header, const struct hindex_field *f, struct part *p)
+static void read_encoding(struct partinfo *pi, const char *header, const struct hindex *ix, struct part *p)
 {
-	struct buf word = BUF_INIT(0);
+	struct buf *word = &pi->word;
 	struct tok t;
-	bool whole = false;
+	size_t i;
 
 	p->encoding = MIME_7BIT;
-	if (f) {
-		t = field_tok(header, f);
-		if (tok_cfws(&t) > 0)
-			whole = tok_mime_token(&t, &word) == 0;
+	for (i = 0; i < ix->n; i++) {
+		if (ix->f[i].id != F_CTE)
+			continue;
+		t = field_tok(header, &ix->f[i]);
+		buf_clear(word);
+		if (tok_cfws(&t) <= 0)
+			continue;
+		if (tok_mime_token(&t, word) == 0 && word->len) {
+			p->encoding = (uint8_t)encoding_from_name((const char *)word->data, word->len);
+			mime_imap_string(&pi->basic, (const char *)word->data, word->len);
+			return;
+		}
+		if (word->len && p->encoding == MIME_7BIT) {
+			p->encoding = (uint8_t)encoding_from_name((const char *)word->data, word->len);
+			if (p->encoding == MIME_ENC_UNKNOWN)
+				p->encoding = MIME_7BIT;
+		}
 	}
-	if (word.len) {
-		p->encoding = (uint8_t)encoding_from_name(buf_str(&word), word.len);
-		if (!whole && p->encoding == MIME_ENC_UNKNOWN)
-			p->encoding = MIME_7BIT;
-	}
-	if (word.len && whole)
-		mime_imap_string(&pi->basic, buf_str(&word), word.len);
-	else
-		buf_adds(&pi->basic, "\"7bit\"");
-	buf_free(&word);
+	buf_adds(&pi->basic, "\"7bit\"");
 }
 
 /* (type params) or NIL; tells if it is an attachment. */
 static bool put_disposition(struct partinfo *pi, const char *header, const struct hindex_field *f, bool *named_r)
 {
-	struct buf word = BUF_INIT(0);
+	struct buf *word = &pi->word;
 	struct tok t;
 	bool attachment, inlined;
 	size_t len;
 
+	buf_clear(word);
 	if (!f) {
 		mime_imap_string(&pi->ext, NULL, 0);
 		return false;
 	}
 	t = field_tok(header, f);
 	if (tok_cfws(&t) > 0)
-		(void)tok_mime_token(&t, &word);
-	params_read(&pi->params, &t);
+		(void)tok_mime_token(&t, word);
+	params_read(&pi->params, &t, false);
 	buf_addc(&pi->ext, '(');
-	mime_imap_string(&pi->ext, buf_str(&word), word.len);
+	mime_imap_string(&pi->ext, buf_str(word), word->len);
 	buf_addc(&pi->ext, ' ');
 	params_render(&pi->params, false, &pi->ext);
 	buf_addc(&pi->ext, ')');
-	attachment = ascii_is(buf_str(&word), word.len, "attachment");
-	inlined = ascii_is(buf_str(&word), word.len, "inline");
-	buf_free(&word);
+	attachment = ascii_is(buf_str(word), word->len, "attachment");
+	inlined = ascii_is(buf_str(word), word->len, "inline");
 	*named_r = !inlined && (*named_r || params_find(&pi->params, "filename", &len) || params_find(&pi->params, "filename*", &len));
 	return attachment;
 }
@@ -117,18 +122,19 @@ static bool put_disposition(struct partinfo *pi, const char *header, const struc
 /* 1#language-tag: ("en" "de"), NIL when there is none. */
 static void put_language(struct partinfo *pi, const char *header, const struct hindex_field *f)
 {
-	struct buf word = BUF_INIT(0);
+	struct buf *word = &pi->word;
 	struct tok t;
 	bool any = false;
 
+	buf_clear(word);
 	if (f) {
 		t = field_tok(header, f);
 		if (tok_cfws(&t) > 0)
-			while (tok_atom(&t, &word) >= 0) {
+			while (tok_atom(&t, word) >= 0) {
 				buf_addc(&pi->ext, any ? ' ' : '(');
-				mime_imap_string(&pi->ext, buf_str(&word), word.len);
+				mime_imap_string(&pi->ext, buf_str(word), word->len);
 				any = true;
-				buf_clear(&word);
+				buf_clear(word);
 				if (t.p == t.end || *t.p != ',')
 					break;
 				t.p++;
@@ -136,7 +142,6 @@ static void put_language(struct partinfo *pi, const char *header, const struct h
 					break;
 			}
 	}
-	buf_free(&word);
 	buf_adds(&pi->ext, any ? ")" : "NIL");
 }
 
@@ -204,7 +209,7 @@ static void content_type(struct partinfo *pi, const char *header, const struct h
 		t = tok_init("", 0);
 		set_type(ty, digest ? "message" : "text", digest ? "rfc822" : "plain");
 	}
-	params_read(&pi->params, &t);
+	params_read(&pi->params, &t, false);
 	p->kind = MIME_LEAF;
 	if (ascii_is(ty->type, ty->type_len, "multipart"))
 		p->kind = MIME_MULTIPART;
@@ -257,7 +262,12 @@ void partinfo_read(struct partinfo *pi, const char *header, const struct hindex 
 		buf_addc(&pi->basic, ' ');
 		put_nstring(header, FIELD(F_DESCRIPTION), &pi->basic);
 		buf_addc(&pi->basic, ' ');
-		read_encoding(pi, header, FIELD(F_CTE), p);
+		if (is_mime) {
+			read_encoding(pi, header, ix, p);
+		} else {
+			p->encoding = MIME_7BIT;
+			buf_adds(&pi->basic, "\"7bit\"");
+		}
 		put_nstring(header, FIELD(F_MD5), &pi->ext);
 	}
 	buf_addc(&pi->ext, ' ');

@@ -145,7 +145,7 @@ static bool search(struct mime_match *m, const unsigned char *s, size_t len, boo
 			continue;
 		}
 		n = utf8_length(s, (size_t)(end - s));
-		if (!n && !last && end - s < 4 && *s >= 0xc2) {
+		if (!n && !last && utf8_cut(s, (size_t)(end - s))) {
 			*cut = (size_t)(end - s);
 			return false;
 		}

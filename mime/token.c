@@ -29,7 +29,7 @@ static bool skip_comment(struct tok *t)
 			}
 		} else if (c == '\\') {
 			if (t->p + 1 == t->end)
-				return false;
+				break;
 			c = *++t->p;
 		} else if (c == '\r' && t->p + 1 < t->end && t->p[1] == '\n') {
 			continue;
@@ -39,6 +39,9 @@ static bool skip_comment(struct tok *t)
 		if (t->comment)
 			buf_addc(t->comment, c);
 	}
+	t->p = t->end;
+	if (t->comment)
+		buf_clear(t->comment);
 	return false;
 }
 
@@ -67,13 +70,6 @@ int tok_atom(struct tok *t, struct buf *out)
 	return tok_cfws(t);
 }
 
-/* Adds a stretch of a quoted string; folds go, the white space after them stays. */
-static void add_quoted_run(struct buf *out, const unsigned char *s, size_t n)
-{
-	if (n)
-		buf_add(out, s, n);
-}
-
 int tok_quoted(struct tok *t, struct buf *out)
 {
 	const unsigned char *start = ++t->p;
@@ -81,17 +77,17 @@ int tok_quoted(struct tok *t, struct buf *out)
 	for (; t->p < t->end; t->p++) {
 		switch (*t->p) {
 		case '"':
-			add_quoted_run(out, start, (size_t)(t->p - start));
+			buf_add(out, start, (size_t)(t->p - start));
 			t->p++;
 			return tok_cfws(t);
 		case '\n':
-			add_quoted_run(out, start, (size_t)(t->p - start) - (t->p > start && t->p[-1] == '\r'));
+			buf_add(out, start, (size_t)(t->p - start) - (t->p > start && t->p[-1] == '\r'));
 			start = t->p + 1;
 			break;
 		case '\\':
 			if (t->p + 1 == t->end)
 				return -1;
-			add_quoted_run(out, start, (size_t)(t->p - start));
+			buf_add(out, start, (size_t)(t->p - start));
 			start = ++t->p;
 			break;
 		default:
@@ -130,24 +126,60 @@ int tok_phrase(struct tok *t, struct buf *out)
 	}
 }
 
-int tok_dot_atom(struct tok *t, struct buf *out)
+int tok_local_part(struct tok *t, struct buf *out)
 {
 	const unsigned char *start;
 	int ret;
 
+	if (t->p == t->end || (!tok_is_atext(*t->p) && *t->p != '.'))
+		return -1;
 	for (;;) {
 		start = t->p;
-		while (t->p < t->end && tok_is_atext(*t->p))
+		while (t->p < t->end && (tok_is_atext(*t->p) || *t->p == '.'))
 			t->p++;
 		buf_add(out, start, (size_t)(t->p - start));
+		if (t->p[-1] == '.') {
+			if (t->p == t->end || *t->p == '@')
+				return t->p < t->end;
+			(void)tok_cfws(t);
+			if (t->comment)
+				buf_clear(t->comment);
+			return -1;
+		}
 		ret = tok_cfws(t);
+		if (ret <= 0 || *t->p != '.')
+			return ret;
+	}
+}
+
+int tok_obs_local_part(struct tok *t, struct buf *out)
+{
+	int ret;
+
+	for (;;) {
+		ret = t->p < t->end && *t->p == '"' ? tok_quoted(t, out) : tok_atom(t, out);
 		if (ret <= 0 || *t->p != '.')
 			return ret;
 		buf_addc(out, '.');
 		t->p++;
-		ret = tok_cfws(t);
-		if (ret <= 0)
+		if (tok_cfws(t) <= 0)
+			return -1;
+	}
+}
+
+/* atom *("." atom), CFWS round the dots dropped (obs-domain). */
+static int dot_atom(struct tok *t, struct buf *out)
+{
+	int ret;
+
+	for (;;) {
+		ret = tok_atom(t, out);
+		if (ret <= 0 || *t->p != '.')
 			return ret;
+		buf_addc(out, '.');
+		t->p++;
+		if (tok_cfws(t) <= 0)
+			return -1;
 	}
 }
 
@@ -177,9 +209,7 @@ int tok_domain(struct tok *t, struct buf *out)
 		return -1;
 	if (*t->p == '[')
 		return domain_literal(t, out);
-	if (!tok_is_atext(*t->p) && *t->p != '.')
-		return -1;
-	return tok_dot_atom(t, out);
+	return dot_atom(t, out);
 }
 
 int tok_mime_token(struct tok *t, struct buf *out)

@@ -32,6 +32,18 @@ size_t utf8_length(const unsigned char *s, size_t len)
 	return 4;
 }
 
+bool utf8_cut(const unsigned char *s, size_t len)
+{
+	unsigned char full[4] = { 0x80, 0x80, 0x80, 0x80 };
+
+	if (len >= 4 || *s < 0xc2)
+		return false;
+	memcpy(full, s, len);
+	if (len == 1)		/* the lowest second byte of each lead */
+		full[1] = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80;
+	return utf8_length(full, 4) > len;
+}
+
 uint32_t utf8_get(const unsigned char *s, size_t n)
 {
 	switch (n) {

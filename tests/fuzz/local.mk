@@ -1,1 +1,30 @@
-# Tests of fuzz
+# Fuzz targets.  In the ordinary build each is linked with replay.c and runs
+# over tests/fuzz/corpus/<name>; with --enable-fuzzing it is a libFuzzer
+# program.  A new one: two lines here (sources, libraries) and its name below.
+fuzz_targets = %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_imap %reldir%/fuzz_imap_session
+check_PROGRAMS += $(fuzz_targets)
+EXTRA_DIST += %reldir%/corpus
+if FUZZING
+fuzz_main =
+fuzz_link = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+else
+fuzz_main = %reldir%/replay.c
+fuzz_link = $(AM_LDFLAGS)
+TESTS += $(fuzz_targets)
+endif
+
+%canon_reldir%_fuzz_mime_SOURCES = %reldir%/fuzz_mime.c $(fuzz_main)
+%canon_reldir%_fuzz_mime_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_mime_LDADD = $(MIME_LIBS)
+
+%canon_reldir%_fuzz_mime_text_SOURCES = %reldir%/fuzz_mime_text.c $(fuzz_main)
+%canon_reldir%_fuzz_mime_text_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_mime_text_LDADD = $(MIME_LIBS)
+
+%canon_reldir%_fuzz_imap_SOURCES = %reldir%/fuzz_imap.c $(IMAP_HARNESS) $(fuzz_main)
+%canon_reldir%_fuzz_imap_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_imap_LDADD = $(IMAP_LIBS)
+
+%canon_reldir%_fuzz_imap_session_SOURCES = %reldir%/fuzz_imap_session.c $(IMAP_HARNESS) $(fuzz_main)
+%canon_reldir%_fuzz_imap_session_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_imap_session_LDADD = $(IMAP_LIBS)

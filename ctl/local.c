@@ -1,0 +1,124 @@
+/* The admin engine in this process: when culverd does not run, culverctl is a
+ * node of its own on the same store, and drives the engine over a socket pair
+ * from a second thread. */
+#include "ctl/ctl.h"
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "crypt/seal.h"
+#include "daemon/conn.h"
+#include "objstore/objstore.h"
+#include "obox/obox.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct {
+	struct conn_env env;
+	struct objstore *store;
+	struct seal_keys *keys;
+	int fd;			/* the engine's end */
+	pthread_t thread;
+	bool running;
+} L = { .fd = -1 };
+
+void conn_wake(struct conn *c)
+{
+	/* no engine here waits for anybody */
+}
+
+size_t conn_flush(struct conn *c)
+{
+	struct err e = ERR_INIT;
+
+	if (c->out.len)
+		io_write_full(L.fd, c->out.data, c->out.len, &e);	/* a client that is gone is noticed by the read */
+	buf_clear(&c->out);
+	return 0;
+}
+
+static void *drive(void *arg)
+{
+	struct conn c = { .ops = &admin_conn_ops, .env = &L.env, .id = "local", .peer = "local", .loopback = true };
+	unsigned events = CONN_EV_START;
+	enum conn_want want;
+
+	buf_init(&c.in, CONN_IN_MAX);
+	for (;;) {
+		want = c.ops->run(&c, events);
+		conn_flush(&c);
+		if (want == CONN_CLOSE)
+			break;
+		events = CONN_EV_DRAINED;
+		if (want == CONN_WANT_INPUT) {
+			size_t room = CONN_IN_MAX - c.in.len - 1;
+			void *p = buf_reserve(&c.in, room);
+			ssize_t n = p ? read(L.fd, p, room) : 0;
+
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n > 0)
+				c.in.len += (size_t)n;
+			events = n > 0 ? CONN_EV_INPUT : CONN_EV_EOF;
+		}
+	}
+	c.ops->free(&c);
+	buf_free(&c.in);
+	buf_free(&c.out);
+	io_close(&L.fd);
+	return NULL;
+}
+
+static int open_node(const struct conf *conf, struct err *err)
+{
+	char *keys = mem_printf("%s/keys", conf->state_dir);
+	struct obox_config cfg = {
+		.state_dir = conf->state_dir, .prefix = conf->store.prefix, .node = "ctl",
+		.flag_commit_delay_ms = (unsigned)conf->flag_commit_delay, .grace_s = conf->grace_period / 1000,
+		.max_message = conf->limits.message_size, .cache_bytes = conf->cache_size,
+	};
+	int rc = seal_keys_open(keys, false, &L.keys, err);
+
+	free(keys);
+	if (rc == 0)
+		rc = objstore_posix_open(conf->store.path, &L.store, err);
+	if (rc == 0) {
+		cfg.mail_store = cfg.index_store = L.store;
+		cfg.keys = L.keys;
+		rc = obox_open(&cfg, &L.env.obox, err);
+	}
+	return rc;
+}
+
+int local_start(const struct conf *conf, int *fd_r, struct err *err)
+{
+	int sv[2], rc;
+
+	rc = open_node(conf, err);
+	if (rc < 0) {
+		local_stop();
+		return rc;
+	}
+	L.env.max_message = conf->limits.message_size;
+	L.env.version = PACKAGE_VERSION;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return err_errno(err, "socketpair", NULL);
+	L.fd = sv[1];
+	if (pthread_create(&L.thread, NULL, drive, NULL) != 0)
+		return err_set(err, ERR_LIMIT, "no thread to be had");
+	L.running = true;
+	*fd_r = sv[0];
+	return 0;
+}
+
+void local_stop(void)
+{
+	if (L.running)
+		pthread_join(L.thread, NULL);
+	L.running = false;
+	obox_close(&L.env.obox);
+	objstore_close(&L.store);
+	seal_keys_free(&L.keys);
+}

@@ -1,0 +1,149 @@
+/* Admin: checking, repairing, bringing back, looking in. */
+#include "daemon/admin/admin-private.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <inttypes.h>
+
+enum { PROGRESS_US = 200000 };
+
+static void report(void *ctx, bool damage, const char *text)
+{
+	admin_line(ctx, json_pack("{s:s, s:b}", "finding", text, "damage", damage));
+}
+
+static void progress(void *ctx, uint64_t done, uint64_t total)
+{
+	struct admin *a = ctx;
+	int64_t now = clock_mono_us(&clock_system);
+
+	if (now - a->last_progress < PROGRESS_US)
+		return;
+	a->last_progress = now;
+	admin_line(a, json_pack("{s:I, s:I}", "progress", (json_int_t)done, "total", (json_int_t)total));
+	conn_flush(a->c);
+}
+
+static void check_done(struct admin *a, const struct obox_check *c)
+{
+	admin_done(a, json_pack("{s:I, s:I, s:I, s:I, s:I}", "messages", (json_int_t)c->messages, "damaged", (json_int_t)c->damaged,
+				"missing", (json_int_t)c->missing, "orphans", (json_int_t)c->orphans, "repaired", (json_int_t)c->repaired));
+}
+
+int admin_user_check(struct admin *a, struct err *err)
+{
+	struct obox_check c = { .report = report, .progress = progress, .ctx = a, .bodies = admin_bool(a, "bodies"), .repair = admin_bool(a, "repair") };
+	int rc = obox_check(a->user, &c, err);
+
+	if (rc == 0)
+		check_done(a, &c);
+	return rc;
+}
+
+int admin_user_rebuild(struct admin *a, struct err *err)
+{
+	struct obox_check c = { .report = report, .progress = progress, .ctx = a };
+	int rc = obox_rebuild(a->c->env->obox, admin_str(a, "user"), admin_bool(a, "force"), &c, err);
+
+	if (rc == 0)
+		check_done(a, &c);
+	return rc;
+}
+
+int admin_user_gc(struct admin *a, struct err *err)
+{
+	struct obox_gc_stats st;
+	int rc = obox_gc(a->user, admin_bool(a, "ignore_grace"), &st, err);
+
+	if (rc == 0)
+		admin_done(a, json_pack("{s:I, s:I, s:I}", "objects", (json_int_t)st.objects, "bytes", (json_int_t)st.bytes, "kept", (json_int_t)st.kept));
+	return rc;
+}
+
+int admin_user_flush(struct admin *a, struct err *err)
+{
+	int rc = obox_flush(a->c->env->obox, admin_str(a, "user"), err);
+
+	if (rc == 0)
+		admin_done(a, NULL);
+	return rc;
+}
+
+int admin_user_expunged(struct admin *a, struct err *err)
+{
+	struct obox_lost *list;
+	size_t n, i;
+	int rc = obox_expunged_list(a->user, &list, &n, err);
+
+	if (rc < 0)
+		return rc;
+	for (i = 0; i < n; i++)
+		admin_line(a, json_pack("{s:s, s:I, s:I, s:I}", "mailbox", list[i].mailbox, "uid", (json_int_t)list[i].uid,
+					"expunged", (json_int_t)list[i].expunged, "size", (json_int_t)list[i].msg.size));
+	obox_expunged_free(list, n);
+	admin_done(a, NULL);
+	return 0;
+}
+
+int admin_user_undelete(struct admin *a, struct err *err)
+{
+	uint64_t n;
+	int rc = obox_undelete(a->user, admin_str(a, "mailbox"), admin_int(a, "since", 0), admin_str(a, "to"), &n, err);
+
+	if (rc == 0)
+		admin_done(a, json_pack("{s:I}", "messages", (json_int_t)n));
+	return rc;
+}
+
+static int one_user(void *ctx, const char *user)
+{
+	admin_line(ctx, json_pack("{s:s}", "user", user));
+	return 0;
+}
+
+int admin_users(struct admin *a, struct err *err)
+{
+	int rc = obox_users(a->c->env->obox, one_user, a, err);
+
+	if (rc == 0)
+		admin_done(a, NULL);
+	return rc;
+}
+
+int admin_dump(struct admin *a, struct err *err)
+{
+	struct buf text = BUF_INIT(0);
+	const char *key;
+	int rc = admin_need_str(a, "key", &key, err);
+
+	if (rc == 0)
+		rc = obox_dump(a->c->env->obox, key, admin_bool(a, "json"), &text, err);
+	if (rc == 0) {
+		admin_line(a, json_pack("{s:I}", "bytes", (json_int_t)text.len));
+		buf_add(&a->c->out, text.data, text.len);
+		admin_done(a, NULL);
+	}
+	buf_free(&text);
+	return rc;
+}
+
+static void one_session(void *ctx, const struct conn *c, int64_t since)
+{
+	admin_line(ctx, json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "session", c->id, "protocol", c->ops->name, "user", c->user ? c->user : "",
+				  "peer", c->peer, "tls", c->tls, "since", (json_int_t)since));
+}
+
+int admin_who(struct admin *a, struct err *err)
+{
+	if (a->c->env->each_session)
+		a->c->env->each_session(a->c->env, one_session, a);
+	admin_done(a, NULL);
+	return 0;
+}
+
+int admin_ping(struct admin *a, struct err *err)
+{
+	admin_done(a, json_pack("{s:s}", "version", a->c->env->version ? a->c->env->version : ""));
+	return 0;
+}
