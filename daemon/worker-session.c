@@ -36,7 +36,8 @@ struct session {
 	struct loop_src src;
 	struct loop_timer timer;
 	struct worker *w;
-	struct session *next, *prev;	/* all sessions */
+	struct session *next, *prev;	/* all sessions: changed by the loop thread, with worker.lock */
+	int64_t since;			/* seconds UTC */
 	struct session *next_dead;
 	pthread_mutex_t lock;		/* of state, pending */
 	enum state state;
@@ -330,10 +331,6 @@ static void on_timer(struct loop_timer *t)
 	loop_timer_set(l, t, late ? 1000 : left < TIMER_MAX_MS ? left : TIMER_MAX_MS);
 }
 
-/* Engines that are not linked in are NULL. */
-#pragma weak imap_conn_ops
-#pragma weak admin_conn_ops
-
 static const struct conn_ops *engine(unsigned proto)
 {
 	switch (proto) {
@@ -374,6 +371,7 @@ static struct session *session_make(struct worker *w, const struct conn_ops *ops
 	s->src.fd = -1;
 	s->timer.fire = on_timer;
 	s->timer.owner = s;
+	s->since = (int64_t)time(NULL);
 	s->active_ms = loop_clock_ms();
 	s->state = PARKED;
 	s->want = CONN_WANT_INPUT;
@@ -409,11 +407,13 @@ void session_new(struct worker *w, const struct msg_conn *m, int fd)
 		session_release(s);
 		return;
 	}
+	pthread_mutex_lock(&w->lock);
 	s->next = w->sessions;
 	if (s->next)
 		s->next->prev = s;
 	w->sessions = s;
 	w->n_sessions++;
+	pthread_mutex_unlock(&w->lock);
 	loop_timer_set(&w->p.loop, &s->timer, TIMER_MAX_MS);
 	ready_to_run(s, CONN_EV_START);
 }
@@ -428,23 +428,36 @@ void session_stop_all(struct worker *w, bool now)
 
 void session_bury(struct worker *w)
 {
-	struct session *s, *next;
+	struct session *s, *dead;
 
 	pthread_mutex_lock(&w->lock);
-	s = w->graveyard;
+	dead = w->graveyard;
 	w->graveyard = NULL;
-	pthread_mutex_unlock(&w->lock);
-	for (; s; s = next) {
-		int fd = s->src.fd;
-
-		next = s->next_dead;
-		loop_del(&w->p.loop, &s->src);
-		io_close(&fd);
-		loop_timer_clear(&w->p.loop, &s->timer);
+	for (s = dead; s; s = s->next_dead) {
 		if (s->next)
 			s->next->prev = s->prev;
 		*(s->prev ? &s->prev->next : &w->sessions) = s->next;
 		w->n_sessions--;
+	}
+	pthread_mutex_unlock(&w->lock);
+	for (s = dead; s; s = dead) {
+		int fd = s->src.fd;
+
+		dead = s->next_dead;
+		loop_del(&w->p.loop, &s->src);
+		io_close(&fd);
+		loop_timer_clear(&w->p.loop, &s->timer);
 		session_release(s);
 	}
+}
+
+void session_each(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx)
+{
+	struct worker *w = env->worker;
+	struct session *s;
+
+	pthread_mutex_lock(&w->lock);
+	for (s = w->sessions; s; s = s->next)
+		fn(ctx, &s->c, s->since);
+	pthread_mutex_unlock(&w->lock);
 }

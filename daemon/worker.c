@@ -102,6 +102,8 @@ static void fill_env(struct worker *w)
 	w->env.detail_mailbox = w->p.conf.lmtp_save_to_detail_mailbox;
 	w->env.user_exists = worker_user_exists;
 	w->env.deliver = worker_deliver;
+	w->env.owner = worker_owns;
+	w->env.each_session = session_each;
 	w->env.worker = w;
 }
 

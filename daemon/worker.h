@@ -44,9 +44,11 @@ struct worker {
 	struct seal_keys *keys;
 	struct pool *pool, *deliveries;
 	int lock_fd;
-	/* loop thread only */
+	/* changed by the loop thread only, with lock */
 	struct session *sessions;
-	size_t n_sessions, max_sessions;
+	size_t n_sessions;
+	/* loop thread only */
+	size_t max_sessions;
 	bool stopping, idle;
 	struct loop_timer stop_timer;
 	struct loop_src wake_src;
@@ -67,9 +69,11 @@ struct worker {
 void session_new(struct worker *w, const struct msg_conn *m, int fd);	/* takes fd */
 void session_stop_all(struct worker *w, bool now);	/* CONN_EV_STOP to all; now: cut them off */
 void session_bury(struct worker *w);			/* loop thread, between batches */
+void session_each(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx);
 /* worker-peer.c */
 void worker_peer_set(struct worker *w, enum msg_role role, unsigned index, int fd);
 void worker_peers_close(struct worker *w);
+bool worker_owns(struct conn_env *env, const char *user, unsigned *worker_r);
 int worker_user_exists(struct conn_env *env, const char *address, char **user_r, struct err *err);
 /* Sends msg (whose id, at offset 1, is filled in) and waits.  call->answer is the caller's to free. */
 int worker_call(struct worker *w, bool to_auth, unsigned index, struct buf *msg, int fd, int timeout_ms, struct worker_call *call);
