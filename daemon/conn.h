@@ -29,7 +29,6 @@
 #include "base/err.h"
 
 struct conn;
-struct err;
 struct obox;
 struct obox_user;
 struct lmtp_delivery;
@@ -87,9 +86,10 @@ struct conn_env {
 	/* LMTP: is there such a user?  1 yes, with the name to use in *user_r
 	 * (owned by the caller); 0 no; <0 not known now (temporary). Blocks. */
 	int (*user_exists)(struct conn_env *env, const char *address, char **user_r, struct err *err);
-	/* Which worker owns user?  true: another one (its number in *worker_r). NULL: there is only this one. */
+	/* Does this worker own user?  false: another one does (its number in *worker_r). NULL: there is only this one. */
 	bool (*owner)(struct conn_env *env, const char *user, unsigned *worker_r);
-	/* Calls fn for each session of this worker; since: seconds UTC. NULL: not known. */
+	/* Calls fn for each session of this worker; since: seconds UTC. NULL: not known.
+	 * fn must not wait and not end sessions. */
 	void (*each_session)(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx);
 	uint32_t max_recipients;	/* LMTP: of one transaction */
 	bool detail_mailbox;		/* LMTP: user+detail goes to the mailbox detail when there is one */

@@ -3,6 +3,7 @@
 #include "daemon/gate.h"
 
 #include "base/mem.h"
+#include "daemon/imap/imap-capability.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -10,7 +11,7 @@
 
 static void add_capabilities(struct gconn *g)
 {
-	buf_adds(&g->out, "CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ ID ENABLE");
+	buf_adds(&g->out, "CAPABILITY " IMAP_CAPS_BEFORE);
 	if (g->starttls_ok && !g->tls)
 		buf_adds(&g->out, " STARTTLS");
 	buf_adds(&g->out, gate_plaintext_ok(g) ? " AUTH=PLAIN AUTH=LOGIN" : " LOGINDISABLED");

@@ -34,8 +34,8 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 	%reldir%/worker-session.c
 
 AUTH_LIBS = daemon/libauth.a $(BASE_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
-DAEMON_LIBS = daemon/libdaemon.a daemon/imap/libimap.a daemon/lmtp/liblmtp.a daemon/pop3/libpop3.a daemon/admin/libadmin.a daemon/libauth.a $(OBOX_LIBS) \
-	$(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
+DAEMON_LIBS = daemon/libdaemon.a daemon/imap/libimap.a daemon/lmtp/liblmtp.a daemon/pop3/libpop3.a daemon/admin/libadmin.a \
+	daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
 
 sbin_PROGRAMS += culverd
 culverd_SOURCES = %reldir%/main.c

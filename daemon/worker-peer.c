@@ -196,6 +196,14 @@ void worker_answer(struct worker *w, unsigned index, uint64_t serial, const stru
 	pthread_mutex_unlock(&w->lock);
 }
 
+bool worker_owns(struct conn_env *env, const char *user, unsigned *worker_r)
+{
+	struct worker *w = env->worker;
+
+	*worker_r = msg_worker_of(user, (unsigned)w->p.conf.worker_count);
+	return *worker_r == w->p.index;
+}
+
 int worker_user_exists(struct conn_env *env, const char *address, char **user_r, struct err *err)
 {
 	struct worker *w = env->worker;

@@ -10,7 +10,6 @@
  *     events, so no event or timer meets freed memory. */
 #include "daemon/worker.h"
 
-#include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -37,13 +36,13 @@ struct session {
 	struct loop_src src;
 	struct loop_timer timer;
 	struct worker *w;
-	struct session *next, *prev;	/* all sessions */
+	struct session *next, *prev;	/* all sessions: changed by the loop thread, with worker.lock */
+	int64_t since;			/* seconds UTC */
 	struct session *next_dead;
 	pthread_mutex_t lock;		/* of state, pending */
 	enum state state;
 	unsigned pending;
 	enum conn_want want;
-	int64_t since;			/* connected, seconds UTC */
 	int64_t active_ms;		/* last input, or end of a drain */
 	bool readable;			/* recv may have something */
 	bool started, eof, broken, closing;
@@ -372,8 +371,8 @@ static struct session *session_make(struct worker *w, const struct conn_ops *ops
 	s->src.fd = -1;
 	s->timer.fire = on_timer;
 	s->timer.owner = s;
+	s->since = (int64_t)time(NULL);
 	s->active_ms = loop_clock_ms();
-	s->since = clock_wall_s(&clock_system);
 	s->state = PARKED;
 	s->want = CONN_WANT_INPUT;
 	pthread_mutex_init(&s->lock, NULL);
@@ -408,13 +407,13 @@ void session_new(struct worker *w, const struct msg_conn *m, int fd)
 		session_release(s);
 		return;
 	}
-	pthread_mutex_lock(&w->sessions_lock);
+	pthread_mutex_lock(&w->lock);
 	s->next = w->sessions;
 	if (s->next)
 		s->next->prev = s;
 	w->sessions = s;
-	pthread_mutex_unlock(&w->sessions_lock);
 	w->n_sessions++;
+	pthread_mutex_unlock(&w->lock);
 	loop_timer_set(&w->p.loop, &s->timer, TIMER_MAX_MS);
 	ready_to_run(s, CONN_EV_START);
 }
@@ -429,37 +428,36 @@ void session_stop_all(struct worker *w, bool now)
 
 void session_bury(struct worker *w)
 {
-	struct session *s, *next;
+	struct session *s, *dead;
 
 	pthread_mutex_lock(&w->lock);
-	s = w->graveyard;
+	dead = w->graveyard;
 	w->graveyard = NULL;
+	for (s = dead; s; s = s->next_dead) {
+		if (s->next)
+			s->next->prev = s->prev;
+		*(s->prev ? &s->prev->next : &w->sessions) = s->next;
+		w->n_sessions--;
+	}
 	pthread_mutex_unlock(&w->lock);
-	for (; s; s = next) {
+	for (s = dead; s; s = dead) {
 		int fd = s->src.fd;
 
-		next = s->next_dead;
+		dead = s->next_dead;
 		loop_del(&w->p.loop, &s->src);
 		io_close(&fd);
 		loop_timer_clear(&w->p.loop, &s->timer);
-		if (s->next)
-			s->next->prev = s->prev;
-		pthread_mutex_lock(&w->sessions_lock);
-		*(s->prev ? &s->prev->next : &w->sessions) = s->next;
-		pthread_mutex_unlock(&w->sessions_lock);
-		w->n_sessions--;
 		session_release(s);
 	}
 }
 
-/* For the admin engine; any thread.  What it shows of a session does not change while the session lives. */
-void worker_each_session(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx)
+void session_each(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx)
 {
 	struct worker *w = env->worker;
 	struct session *s;
 
-	pthread_mutex_lock(&w->sessions_lock);
+	pthread_mutex_lock(&w->lock);
 	for (s = w->sessions; s; s = s->next)
 		fn(ctx, &s->c, s->since);
-	pthread_mutex_unlock(&w->sessions_lock);
+	pthread_mutex_unlock(&w->lock);
 }

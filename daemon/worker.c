@@ -55,10 +55,10 @@ static int open_keys(struct worker *w, struct err *err)
 static int open_node(struct worker *w, struct err *err)
 {
 	const struct conf *c = &w->p.conf;
-	char *lock = mem_printf("%s/worker%u.lock", c->state_dir, w->p.index);
+	char *state = mem_printf("%s/worker%u", c->state_dir, w->p.index), *lock = mem_printf("%s.lock", state);
 	char *node = mem_printf("%s-w%u", c->hostname, w->p.index);
 	struct obox_config cfg = {
-		.state_dir = c->state_dir, .prefix = c->store.prefix, .node = node,
+		.state_dir = state, .prefix = c->store.prefix, .node = node,
 		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .grace_s = c->grace_period / 1000,
 		.max_message = c->limits.message_size, .cache_bytes = c->cache_size / c->worker_count,
 	};
@@ -75,6 +75,7 @@ static int open_node(struct worker *w, struct err *err)
 	}
 	free(node);
 	free(lock);
+	free(state);
 	return rc < 0 ? rc : 0;
 }
 
@@ -89,14 +90,6 @@ static void close_node(struct worker *w)
 	io_close(&w->lock_fd);
 }
 
-static bool owner(struct conn_env *env, const char *user, unsigned *worker_r)
-{
-	struct worker *w = env->worker;
-
-	*worker_r = msg_worker_of(user, (unsigned)w->p.conf.worker_count);
-	return *worker_r != w->p.index;
-}
-
 /* The strings are p.conf's. */
 static void fill_env(struct worker *w)
 {
@@ -109,8 +102,8 @@ static void fill_env(struct worker *w)
 	w->env.detail_mailbox = w->p.conf.lmtp_save_to_detail_mailbox;
 	w->env.user_exists = worker_user_exists;
 	w->env.deliver = worker_deliver;
-	w->env.owner = owner;
-	w->env.each_session = worker_each_session;
+	w->env.owner = worker_owns;
+	w->env.each_session = session_each;
 	w->env.worker = w;
 }
 
@@ -258,7 +251,6 @@ static void worker_init(struct worker *w)
 	w->lock_fd = -1;
 	w->wake_src.fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
-	pthread_mutex_init(&w->sessions_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&w->changed, &attr);

@@ -8,8 +8,7 @@
  *                 worker, so two workers full of sessions cannot block each other.
  *   upkeep        obox_upkeep every second
  *
- * Locks, in this order: session.lock, worker.lock, pool's own.  sessions_lock is
- * taken alone. */
+ * Locks, in this order: session.lock, worker.lock, pool's own. */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 #include <pthread.h>
@@ -45,15 +44,16 @@ struct worker {
 	struct seal_keys *keys;
 	struct pool *pool, *deliveries;
 	int lock_fd;
+	/* changed by the loop thread only, with lock */
+	struct session *sessions;
+	size_t n_sessions;
 	/* loop thread only */
-	struct session *sessions;	/* changed under sessions_lock too, so that others may walk over it */
-	size_t n_sessions, max_sessions;
+	size_t max_sessions;
 	bool stopping, idle;
 	struct loop_timer stop_timer;
 	struct loop_src wake_src;
 	pthread_t upkeep;
 	bool upkeep_on;
-	pthread_mutex_t sessions_lock;
 	/* under lock */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;		/* a peer came */
@@ -69,10 +69,11 @@ struct worker {
 void session_new(struct worker *w, const struct msg_conn *m, int fd);	/* takes fd */
 void session_stop_all(struct worker *w, bool now);	/* CONN_EV_STOP to all; now: cut them off */
 void session_bury(struct worker *w);			/* loop thread, between batches */
-void worker_each_session(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx);
+void session_each(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx);
 /* worker-peer.c */
 void worker_peer_set(struct worker *w, enum msg_role role, unsigned index, int fd);
 void worker_peers_close(struct worker *w);
+bool worker_owns(struct conn_env *env, const char *user, unsigned *worker_r);
 int worker_user_exists(struct conn_env *env, const char *address, char **user_r, struct err *err);
 /* Sends msg (whose id, at offset 1, is filled in) and waits.  call->answer is the caller's to free. */
 int worker_call(struct worker *w, bool to_auth, unsigned index, struct buf *msg, int fd, int timeout_ms, struct worker_call *call);
