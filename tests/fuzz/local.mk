@@ -1,7 +1,7 @@
 # Fuzz targets.  In the ordinary build each is linked with replay.c and runs
 # over tests/fuzz/corpus/<name>; with --enable-fuzzing it is a libFuzzer
 # program.  A new one: two lines here (sources, libraries) and its name below.
-fuzz_targets = %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_imap %reldir%/fuzz_imap_session
+fuzz_targets = %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_obox
 check_PROGRAMS += $(fuzz_targets)
 EXTRA_DIST += %reldir%/corpus
 if FUZZING
@@ -28,3 +28,7 @@ endif
 %canon_reldir%_fuzz_imap_session_SOURCES = %reldir%/fuzz_imap_session.c $(IMAP_HARNESS) $(fuzz_main)
 %canon_reldir%_fuzz_imap_session_LDFLAGS = $(fuzz_link)
 %canon_reldir%_fuzz_imap_session_LDADD = $(IMAP_LIBS)
+
+%canon_reldir%_fuzz_obox_SOURCES = %reldir%/fuzz_obox.c $(fuzz_main)
+%canon_reldir%_fuzz_obox_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_obox_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS)
