@@ -18,6 +18,7 @@ struct client {
 	json_t *sent;		/* to say it again to the right worker */
 	const void *payload;	/* borrowed from the caller until the last line */
 	size_t payload_len;
+	int redirects;
 };
 
 static int connect_socket(const char *path, struct err *err)
@@ -118,6 +119,7 @@ int ctl_send(struct ctl *c, json_t *req, const void *payload, size_t len, struct
 	}
 	json_decref(c->client->sent);
 	c->client->sent = req;
+	c->client->redirects = 0;
 	c->client->payload = payload;
 	c->client->payload_len = len;
 	return send_now(c->client, err);
@@ -150,7 +152,7 @@ static int fill(struct client *cl, struct err *err)
 static int redirect(struct ctl *c, int worker, struct err *err)
 {
 	struct client *cl = c->client;
-	int fd = connect_worker(c, worker, err);
+	int fd = ++cl->redirects > 2 ? err_set(err, ERR_UNAVAILABLE, "the workers do not agree who serves this user") : connect_worker(c, worker, err);
 
 	if (fd < 0)
 		return fd;

@@ -1,1 +1,13 @@
-# Rules of ctl/
+bin_PROGRAMS += culverctl
+culverctl_SOURCES = \
+	%reldir%/client.c \
+	%reldir%/cmd-export.c \
+	%reldir%/cmd-import.c \
+	%reldir%/cmd-mailbox.c \
+	%reldir%/cmd-upkeep.c \
+	%reldir%/cmd-user.c \
+	%reldir%/ctl.h \
+	%reldir%/culverctl.c \
+	%reldir%/local.c \
+	%reldir%/output.c
+culverctl_LDADD = daemon/admin/libadmin.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)

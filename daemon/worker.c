@@ -55,10 +55,10 @@ static int open_keys(struct worker *w, struct err *err)
 static int open_node(struct worker *w, struct err *err)
 {
 	const struct conf *c = &w->p.conf;
-	char *state = mem_printf("%s/worker%u", c->state_dir, w->p.index), *lock = mem_printf("%s.lock", state);
+	char *lock = mem_printf("%s/worker%u.lock", c->state_dir, w->p.index);
 	char *node = mem_printf("%s-w%u", c->hostname, w->p.index);
 	struct obox_config cfg = {
-		.state_dir = state, .prefix = c->store.prefix, .node = node,
+		.state_dir = c->state_dir, .prefix = c->store.prefix, .node = node,
 		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .grace_s = c->grace_period / 1000,
 		.max_message = c->limits.message_size, .cache_bytes = c->cache_size / c->worker_count,
 	};
@@ -75,7 +75,6 @@ static int open_node(struct worker *w, struct err *err)
 	}
 	free(node);
 	free(lock);
-	free(state);
 	return rc < 0 ? rc : 0;
 }
 

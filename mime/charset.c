@@ -211,7 +211,7 @@ static size_t feed_utf8(struct mime_charset *cs, const unsigned char *s, size_t 
 	const unsigned char *end = s + len, *start = s, *first = s;
 	size_t n;
 
-	while (s < end) {
+	while ((s = utf8_skip_ascii(s, end)) < end) {
 		n = utf8_length(s, (size_t)(end - s));
 		if (n) {
 			s += n;
@@ -232,16 +232,14 @@ static size_t feed_utf8(struct mime_charset *cs, const unsigned char *s, size_t 
 
 static void feed_latin(const unsigned char *s, size_t len, struct buf *out)
 {
-	size_t i, start = 0;
+	const unsigned char *end = s + len, *start = s;
 
-	for (i = 0; i < len; i++) {
-		if (s[i] < 0x80)
-			continue;
-		buf_add(out, s + start, i - start);
-		utf8_put(out, s[i] < 0xa0 ? windows_1252[s[i] - 0x80] : s[i]);
-		start = i + 1;
+	while ((s = utf8_skip_ascii(s, end)) < end) {
+		buf_add(out, start, (size_t)(s - start));
+		utf8_put(out, *s < 0xa0 ? windows_1252[*s - 0x80] : *s);
+		start = ++s;
 	}
-	buf_add(out, s + start, len - start);
+	buf_add(out, start, (size_t)(s - start));
 }
 
 /* Adds what iconv made.  It writes whole characters, but for some charsets

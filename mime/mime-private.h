@@ -158,6 +158,7 @@ static inline unsigned char ascii_lower(unsigned char c)
 }
 bool ascii_is(const char *s, size_t len, const char *word);		/* equal, any case */
 enum mime_encoding encoding_from_name(const char *s, size_t len);
+const unsigned char *utf8_skip_ascii(const unsigned char *s, const unsigned char *end);	/* the first byte that is not ASCII */
 size_t utf8_length(const unsigned char *s, size_t len);		/* of the well-formed character at s, 0 when there is none */
 bool utf8_cut(const unsigned char *s, size_t len);		/* s is the beginning of a character that the end cut; len > 0 */
 void utf8_put(struct buf *out, uint32_t c);

@@ -55,6 +55,8 @@ int mime_summary_prepend(const void *summary, size_t len, const char *prefix, si
 
 	if (rc == 0)
 		rc = cached_lines(prefix, prefix_len, &headers);
+	if (rc == 0 && s.flags & MIME_F_TRUNCATED && !s.headers_len)
+		buf_clear(&headers);	/* all of the fields or none */
 	if (rc == 0)
 		rc = longer_root(&s, prefix_len, &parts);
 	if (rc == 0) {

@@ -3,28 +3,50 @@
 
 #include "base/mem.h"
 
+enum { CHARS_MAX = 256, FIRST_TRY = 1024 };
+
 /* Collects characters: white space becomes single spaces, controls vanish. */
 struct sink {
-	struct buf *out;
+	unsigned char text[4 * CHARS_MAX + 1];	/* and the NUL of struct buf */
+	size_t len;
 	uint32_t left;		/* characters */
 	bool space;		/* one is due before the next character */
 };
 
+static void sink_start(struct sink *k, uint32_t chars)
+{
+	k->len = 0;
+	k->left = chars < CHARS_MAX ? chars : CHARS_MAX;
+	k->space = false;
+}
+
+static void sink_utf8(struct sink *k, uint32_t c)
+{
+	struct buf b = { k->text + k->len, 0, sizeof(k->text) - k->len, sizeof(k->text) - k->len - 1, false };
+
+	if (c < 0x80) {
+		k->text[k->len++] = (unsigned char)c;
+	} else {
+		utf8_put(&b, c);
+		k->len += b.len;
+	}
+}
+
 static void sink_put(struct sink *k, uint32_t c)
 {
 	if (c <= ' ' || c == 0xa0 || c == 0x3000 || (c >= 0x2000 && c <= 0x200b) || c == 0x2028 || c == 0x2029) {
-		k->space = k->out->len > 0;
+		k->space = k->len > 0;
 		return;
 	}
 	if ((c >= 0x7f && c < 0xa0) || c == 0xfeff || c == 0xad || c == 0x200c || c == 0x200d || c == 0x34f || !k->left)
 		return;
 	if (k->space) {
-		buf_addc(k->out, ' ');
+		k->text[k->len++] = ' ';
 		k->space = false;
 		if (!--k->left)
 			return;
 	}
-	utf8_put(k->out, c);
+	sink_utf8(k, c);
 	k->left--;
 }
 
@@ -58,7 +80,7 @@ static void put_plain(struct sink *k, const unsigned char *s, size_t len, bool q
 			n += !n;
 		}
 		s = line_end;
-		k->space = k->out->len > 0;
+		k->space = k->len > 0;
 	}
 }
 
@@ -162,7 +184,7 @@ static void put_html(struct sink *k, const unsigned char *s, size_t len)
 		if (*s == '<' && s + 1 < end && (tok_is_atext(s[1]) || s[1] == '/' || s[1] == '!')) {
 			s = skip_tag(s, end, &inlined);
 			if (!inlined)
-				k->space = k->out->len > 0;
+				k->space = k->len > 0;
 			continue;
 		}
 		if (*s == '&' && entity(s, end, &c, &n)) {
@@ -176,29 +198,42 @@ static void put_html(struct sink *k, const unsigned char *s, size_t len)
 	}
 }
 
-void preview_render(const void *raw, size_t len, enum mime_encoding enc, const char *charset, bool html, uint32_t chars,
-	struct buf *out)
+static void render(const void *raw, size_t len, enum mime_encoding enc, const char *charset, bool html, uint32_t chars, struct sink *k)
 {
 	struct mime_cte *cte = mime_cte_new(enc);
 	struct mime_charset *cs = mime_charset_new(charset);
 	struct buf plain = BUF_INIT(0), text = BUF_INIT(0);
-	struct sink k = { out, chars, false };
 
-	if (len)
-		mime_cte_feed(cte, raw, len, &plain);
+	sink_start(k, chars);
+	mime_cte_feed(cte, raw, len, &plain);
 	if (plain.len)
 		mime_charset_feed(cs, plain.data, plain.len, &text);
 	if (text.len && html) {
-		put_html(&k, text.data, text.len);
+		put_html(k, text.data, text.len);
 	} else if (text.len) {
-		put_plain(&k, text.data, text.len, false);
-		if (!out->len) {
-			k = (struct sink){ out, chars, false };
-			put_plain(&k, text.data, text.len, true);
+		put_plain(k, text.data, text.len, false);
+		if (!k->len) {
+			sink_start(k, chars);
+			put_plain(k, text.data, text.len, true);
 		}
 	}
 	mime_cte_free(&cte);
 	mime_charset_free(&cs);
 	buf_free(&plain);
 	buf_free(&text);
+}
+
+void preview_render(const void *raw, size_t len, enum mime_encoding enc, const char *charset, bool html, uint32_t chars,
+	struct buf *out)
+{
+	struct sink k;
+
+	if (!len)
+		return;
+	render(raw, len < FIRST_TRY ? len : FIRST_TRY, enc, charset, html, chars, &k);
+	if (k.left && len > FIRST_TRY)
+		render(raw, len, enc, charset, html, chars, &k);
+	while (k.len && k.text[k.len - 1] == ' ')
+		k.len--;
+	buf_add(out, k.text, k.len);
 }

@@ -81,21 +81,27 @@ void utf8_put(struct buf *out, uint32_t c)
 	buf_add(out, s, n);
 }
 
+const unsigned char *utf8_skip_ascii(const unsigned char *s, const unsigned char *end)
+{
+	uint64_t w;
+
+	while (end - s >= 8) {
+		memcpy(&w, s, 8);
+		if (w & 0x8080808080808080u)
+			break;
+		s += 8;
+	}
+	while (s < end && *s < 0x80)
+		s++;
+	return s;
+}
+
 bool mime_utf8_valid(const void *data, size_t len)
 {
 	const unsigned char *s = data, *end = s + len;
-	uint64_t w;
 	size_t n;
 
-	while (s < end) {
-		while (end - s >= 8) {
-			memcpy(&w, s, 8);
-			if (w & 0x8080808080808080u)
-				break;
-			s += 8;
-		}
-		if (s == end)
-			break;
+	while ((s = utf8_skip_ascii(s, end)) < end) {
 		n = utf8_length(s, (size_t)(end - s));
 		if (!n)
 			return false;

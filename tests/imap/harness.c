@@ -130,7 +130,10 @@ void client_run(struct client *c, unsigned events)
 			events |= CONN_EV_WAKE;
 		want = c->conn.ops->run(&c->conn, events);
 		c->runs++;
-		take_out(c);
+		if (c->conn.out.len > c->out_peak)
+			c->out_peak = c->conn.out.len;
+		if (!c->slow || want != CONN_WANT_AGAIN)
+			take_out(c);
 		events = 0;
 		switch (want) {
 		case CONN_WANT_DRAIN:

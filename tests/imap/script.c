@@ -62,6 +62,11 @@ static void expand(struct script *s, const char *text, struct buf *out)
 		const char *name = text + 2 + length;
 		struct value *v;
 
+		if (!strncmp(text, "{{nul}}", 7)) {
+			buf_addc(out, 0);
+			text += 7;
+			continue;
+		}
 		if (!strncmp(text, "{{lf}}", 6)) {
 			buf_addc(out, '\n');
 			text += 6;

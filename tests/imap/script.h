@@ -17,7 +17,7 @@
  *   @repeat N TEXT                 sends TEXT N times, as one line
  *
  * In C and S lines ${NAME} is a message or a captured value and ${#NAME} its
- * length; {{crlf}} and {{lf}} are line ends.  In S lines {{*}} matches any text, {{n}} a
+ * length; {{crlf}}, {{lf}} and {{nul}} are those octets.  In S lines {{*}} matches any text, {{n}} a
  * number, {{x=n}} and {{x=*}} keep what they match as x.  Before a session sends
  * again, all it was told must have been expected. */
 #ifndef TESTS_IMAP_SCRIPT_H

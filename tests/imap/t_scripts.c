@@ -60,8 +60,12 @@ int main(int argc, char **argv)
 		n = scandir(dir, &names, is_script, alphasort);
 		if (n <= 0)
 			return 1;
-		for (i = 0; i < n; i++)
+		for (i = 0; i < n; i++) {
 			add_file(dir, names[i]->d_name);
+			free(names[i]);
+		}
+		free(names);
 	}
+	free(dir);
 	return _cmocka_run_group_tests("imap scripts", tests, n_tests, NULL, NULL);
 }

@@ -350,6 +350,31 @@ static void same_in_pieces(const char *name, const struct buf *m)
 	buf_free(&sum);
 }
 
+static void same_with_prefix(const char *name, const struct buf *m)
+{
+	static const char prefix[] = "Return-Path: <a@b>\r\nX-Other: c\r\nDelivered-To: d@e\r\n";
+	struct buf all = BUF_INIT(0), sum = BUF_INIT(0), want = BUF_INIT(0), got = BUF_INIT(0);
+
+	buf_add(&all, prefix, sizeof(prefix) - 1);
+	buf_add(&all, m->data, m->len);
+	parse_message(NULL, all.data, all.len, 0, &want);
+	parse_message(NULL, m->data, m->len, 0, &sum);
+	assert_int_equal(mime_summary_prepend(sum.data, sum.len, prefix, sizeof(prefix) - 1, &got), 0);
+	if (got.len != want.len || memcmp(got.data, want.data, got.len))
+		fail_msg("%s with a prefix differs", name);
+	assert_int_equal(mime_summary_prepend(sum.data, sum.len - 1, prefix, sizeof(prefix) - 1, &got), -1);
+	assert_int_equal(mime_summary_prepend(sum.data, sum.len, prefix, sizeof(prefix) - 2, &got), -1);
+	buf_free(&all);
+	buf_free(&sum);
+	buf_free(&want);
+	buf_free(&got);
+}
+
+static void prepending_equals_parsing_it_all(void **state)
+{
+	each_file(same_with_prefix);
+}
+
 static void any_cut_gives_the_same_summary(void **state)
 {
 	each_file(same_in_pieces);
@@ -536,6 +561,7 @@ int main(void)
 		cmocka_unit_test(previews_show_the_first_words),
 		cmocka_unit_test(the_format_is_the_documented_one),
 		cmocka_unit_test(any_cut_gives_the_same_summary),
+		cmocka_unit_test(prepending_equals_parsing_it_all),
 		cmocka_unit_test(damaged_summaries_are_safe_to_read),
 		cmocka_unit_test(a_million_parts_stay_bounded),
 		cmocka_unit_test(depth_bombs_stay_bounded),
