@@ -361,7 +361,7 @@ static void doc_option(const struct set_opt *o, struct buf *out)
 		buf_addf(out, "(%s", type_name(o));
 	}
 	buf_adds(out, "; default ");
-	doc_text(o->def && *o->def ? o->def : "none", out);
+	doc_text(o->doc_def ? o->doc_def : o->def && *o->def ? o->def : "none", out);
 	buf_adds(out, ")\n");
 	doc_text(o->doc ? o->doc : "", out);
 	buf_addc(out, '\n');

@@ -381,21 +381,19 @@ static int load(const struct set_opt *table, const char *path, const char *text,
 
 int settings_load(const struct set_opt *table, const char *path, void *out, struct buf *complaints)
 {
+	struct err err = ERR_INIT;
 	struct stat st;
 
 	buf_clear(complaints);
-	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode)) {
-		struct err err = ERR_INIT;
-
-		fill(table, NULL, out);
-		if (st.st_mode && !S_ISREG(st.st_mode))
-			err_set(&err, ERR_INVALID, "%s: is not a file", path);
-		else
-			err_errno(&err, "open", path);
-		buf_addf(complaints, "%s\n", err.msg);
-		return ERR_INVALID;
-	}
-	return load(table, path, NULL, out, complaints);
+	if (stat(path, &st) < 0)
+		err_errno(&err, "open", path);
+	else if (!S_ISREG(st.st_mode))
+		err_set(&err, ERR_INVALID, "%s: is not a file", path);
+	else
+		return load(table, path, NULL, out, complaints);
+	fill(table, NULL, out);
+	buf_addf(complaints, "%s\n", err.msg);
+	return ERR_INVALID;
 }
 
 int settings_parse(const struct set_opt *table, const char *name, const char *text, void *out, struct buf *complaints)

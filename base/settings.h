@@ -53,6 +53,7 @@ struct set_opt {
 	const struct set_opt *sub;
 	size_t sub_size;
 	const char *doc;		/* sentences for the reference page */
+	const char *doc_def;		/* the default there, when def depends on the build */
 };
 
 /* Reads path into out (a zeroed struct), defaults filled in.  0, or

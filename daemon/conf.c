@@ -81,8 +81,8 @@ static const struct set_opt store_table[] = {
 };
 
 const struct set_opt conf_table[] = {
-	{ "state_dir", SET_STRING, FIELD(state_dir), .def = LOCALSTATEDIR "/lib/culver", .doc = "Users, keys, journals, caches, and the store unless it is elsewhere." },
-	{ "run_dir", SET_STRING, FIELD(run_dir), .def = RUNSTATEDIR "/culver", .doc = "Sockets and the pid file." },
+	{ "state_dir", SET_STRING, FIELD(state_dir), .def = LOCALSTATEDIR "/lib/culver", .doc_def = "usually /var/lib/culver", .doc = "Users, keys, journals, caches, and the store unless it is elsewhere." },
+	{ "run_dir", SET_STRING, FIELD(run_dir), .def = RUNSTATEDIR "/culver", .doc_def = "usually /run/culver", .doc = "Sockets and the pid file." },
 	{ "hostname", SET_STRING, FIELD(hostname), .def = "", .doc = "The name in greetings and of this node. Left out: that of the machine." },
 	{ "user", SET_STRING, FIELD(user), .def = "",
 	  .doc = "User the workers and the auth process become when culverd is started as root. Left out: they stay what they are." },

@@ -64,8 +64,8 @@ static int run_role(const char *role, unsigned index, unsigned generation)
 		return gate_main(index, generation);
 	if (!strcmp(role, "auth"))
 		return auth_main(index, generation);
-	if (!strcmp(role, "worker") || !strcmp(role, "recover"))
-		return worker_main(index, generation, *role == 'r');
+	if (!strcmp(role, "worker"))
+		return worker_main(index, generation);
 	fprintf(stderr, "culverd: there is no role %s\n", role);
 	return 2;
 }

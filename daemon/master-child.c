@@ -102,7 +102,7 @@ static void give_listeners(struct child *gate)
 static bool talk_to_each_other(const struct child *a, const struct child *b)
 {
 	if (a->role == ROLE_WORKER)
-		return b->role != ROLE_RECOVER && (b->slot || b->role == ROLE_GATE);
+		return b->slot || b->role == ROLE_GATE;
 	return (a->role == ROLE_GATE && b->role == ROLE_AUTH && b->slot) || (a->role == ROLE_AUTH && b->role == ROLE_GATE) || b->role == ROLE_WORKER;
 }
 
@@ -242,21 +242,6 @@ int child_spawn(struct slot *slot, struct err *err)
 	}
 	introduce(c);
 	child_tell(c, MSG_GO, -1);
-	return 0;
-}
-
-int child_spawn_wait(struct master *m, enum msg_role role, unsigned index, struct err *err)
-{
-	int ctl = -1, status = 0;
-	pid_t pid = start_process(m, role, index, ++m->next_generation, &ctl, err);
-
-	if (pid < 0)
-		return (int)pid;
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	close(ctl);
-	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		return err_set(err, ERR_UNAVAILABLE, "%s %u failed", msg_role_name[role], index);
 	return 0;
 }
 

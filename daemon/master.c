@@ -134,35 +134,6 @@ static void remove_pid(struct master *m)
 	free(path);
 }
 
-/* A user's worker depends on how many there are, and each worker has a journal
- * of its own: when their number changed, the old ones' are emptied first. */
-static int recover_workers(struct master *m, struct err *err)
-{
-	char *path = mem_printf("%s/workers", m->conf.state_dir), *tmp = mem_printf("%s.new", path), *text = NULL, now[32];
-	uint64_t before = 0;
-	size_t len;
-	unsigned i;
-	int rc = 0, n = snprintf(now, sizeof(now), "%" PRIu64 "\n", m->conf.worker_count), fd;
-
-	if (io_read_file(path, 64, &text, &len, NULL) == 0)
-		before = strtoull(text, NULL, 10);
-	free(text);
-	if (before && before != m->conf.worker_count) {
-		log_event(LOG_INF, "the number of workers changed: closing the old ones' journals", LF_U("before", before), LF_U("now", m->conf.worker_count), LF_END);
-		for (i = 0; i < before && i < 64 && rc == 0; i++)
-			rc = child_spawn_wait(m, ROLE_RECOVER, i, err);
-	}
-	if (rc == 0 && before != m->conf.worker_count) {
-		fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-		if (fd < 0 || io_write_full(fd, now, (size_t)n, err) < 0 || fsync(fd) < 0 || rename(tmp, path) < 0)
-			rc = err_errno(err, "write", path);
-		io_close(&fd);
-	}
-	free(tmp);
-	free(path);
-	return rc;
-}
-
 /* --- ready, reload, stop --- */
 
 static bool all_ready(const struct master *m)
@@ -453,8 +424,6 @@ static int start(struct master *m, bool foreground, struct err *err)
 		rc = watch_signals(m, err);
 	if (rc == 0)
 		rc = admin_open(m, err);
-	if (rc == 0)
-		rc = recover_workers(m, err);
 	if (rc == 0) {
 		listen_log(m->bound);
 		rc = start_children(m, err);

@@ -66,7 +66,6 @@ void master_child_ready(struct master *m, struct child *c);
 void master_check_idle(struct master *m);
 /* master-child.c */
 int child_spawn(struct slot *slot, struct err *err);	/* the slot's child is the new one */
-int child_spawn_wait(struct master *m, enum msg_role role, unsigned index, struct err *err);	/* runs it to its end */
 void child_exited(struct master *m, pid_t pid, int status);
 void child_tell(struct child *c, enum msg_type what, int fd);	/* takes fd, or -1 */
 void child_tell_all(struct master *m, enum msg_role role, enum msg_type what);

@@ -1,6 +1,6 @@
 #include "daemon/msg.h"
 
-const char *const msg_role_name[ROLE_COUNT] = { "master", "gate", "auth", "worker", "recover" };
+const char *const msg_role_name[ROLE_COUNT] = { "master", "gate", "auth", "worker" };
 
 void msg_put_str(struct buf *out, const char *s)
 {

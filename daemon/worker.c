@@ -273,14 +273,14 @@ static int serve(struct worker *w, struct err *err)
 	return 0;
 }
 
-int worker_main(unsigned index, unsigned generation, bool recover)
+int worker_main(unsigned index, unsigned generation)
 {
 	static struct worker w;
 	struct err err = ERR_INIT;
 	int rc;
 
 	worker_init(&w);
-	rc = proc_start(&w.p, recover ? ROLE_RECOVER : ROLE_WORKER, index, generation, &worker_ops, &w, &err);
+	rc = proc_start(&w.p, ROLE_WORKER, index, generation, &worker_ops, &w, &err);
 	if (rc < 0) {
 		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);
 		return 1;
@@ -288,7 +288,7 @@ int worker_main(unsigned index, unsigned generation, bool recover)
 	rc = proc_become(w.p.conf.user, w.p.conf.group, &err);
 	if (rc == 0)
 		rc = open_node(&w, &err);
-	if (rc == 0 && !recover)
+	if (rc == 0)
 		rc = serve(&w, &err);
 	if (rc < 0)
 		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);

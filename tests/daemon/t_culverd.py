@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A whole server: delivery and reading, TLS, logins, crashes, reload, stop."""
 import base64
+import imaplib
 import os
 import signal
 import socket
@@ -109,6 +110,47 @@ def imap_speaks_before_the_login():
     assert c.cmd("user1 {5+}\r\nwrong").startswith("k NO [AUTHENTICATIONFAILED]")
     assert c.imap("l", "LOGOUT") == ["* BYE Goodbye", "l OK Done"]
     assert c.at_end()
+
+
+def imap_reads_what_lmtp_stored_with_and_without_tls():
+    for tls in (False, True):
+        c = imaplib.IMAP4_SSL("127.0.0.1", S.imaps, ssl_context=tls_context()) if tls else imaplib.IMAP4("127.0.0.1", S.imap)
+        assert c.login("USER7", "pass")[0] == "OK"
+        n = int(c.select("INBOX")[1][0])
+        assert n > 0
+        data = c.fetch("1", "(RFC822.SIZE BODY.PEEK[])")[1][0]
+        assert data[1].startswith(b"Return-Path: <sender@example.org>\r\nDelivered-To: user7\r\n")
+        big = b"Subject: big\r\n\r\n" + b"0123456789abcdef" * 65536 + b"\r\n"
+        assert c.append("INBOX", None, None, big)[0] == "OK"
+        c.noop()
+        assert c.fetch(str(n + 1), "(BODY.PEEK[])")[1][0][1] == big
+        assert c.logout()[0] == "BYE"
+    assert imaplib.IMAP4("127.0.0.1", S.imap).authenticate("PLAIN", lambda _: b"\0user7\0pass")[0] == "OK"
+
+
+def commands_pipelined_behind_the_login_reach_the_worker():
+    c = Line(S.imap)
+    c.line()
+    c.send("a LOGIN user7 {4+}\r\npass\r\nb SELECT INBOX\r\nc LOGOUT\r\n")
+    assert c.until("a ")[-1].startswith("a OK")
+    assert c.until("b ")[-1].startswith("b OK")
+    assert c.until("c ")[-1].startswith("c OK")
+    assert c.at_end()
+
+
+def idle_hears_of_a_delivery_at_once():
+    c = Line(S.imaps, tls=True)
+    c.line()
+    c.imap("a", "LOGIN user6 pass")
+    c.imap("b", "SELECT INBOX")
+    assert c.cmd("c IDLE").startswith("+")
+    start = time.monotonic()
+    S.deliver(["user6"], "Subject: x\r\n\r\n")
+    assert c.until("* ")[-1].endswith("EXISTS")
+    print("# from the start of the delivery to EXISTS: %d ms" % ((time.monotonic() - start) * 1000))
+    c.send("DONE\r\n")
+    assert c.until("c ")[-1].startswith("c OK")
+    c.close()
 
 
 def pop3_takes_sasl():
@@ -449,6 +491,9 @@ TESTS = [
     unknown_users_are_refused_at_rcpt,
     what_is_sent_behind_starttls_is_forgotten,
     imap_speaks_before_the_login,
+    imap_reads_what_lmtp_stored_with_and_without_tls,
+    commands_pipelined_behind_the_login_reach_the_worker,
+    idle_hears_of_a_delivery_at_once,
     pop3_takes_sasl,
     a_second_pop3_session_is_told_that_the_mailbox_is_in_use,
     dele_counts_at_quit_only,
