@@ -1,7 +1,7 @@
 # Fuzz targets.  In the ordinary build each is linked with replay.c and runs
 # over tests/fuzz/corpus/<name>; with --enable-fuzzing it is a libFuzzer
 # program.  A new one: two lines here (sources, libraries) and its name below.
-fuzz_targets = %reldir%/fuzz_lmtp %reldir%/fuzz_pop3 %reldir%/fuzz_settings %reldir%/fuzz_gate %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_imap %reldir%/fuzz_imap_session
+fuzz_targets = %reldir%/fuzz_gate %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_lmtp %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_obox %reldir%/fuzz_pop3 %reldir%/fuzz_settings
 check_PROGRAMS += $(fuzz_targets)
 EXTRA_DIST += %reldir%/corpus
 if FUZZING
@@ -29,6 +29,9 @@ endif
 %canon_reldir%_fuzz_imap_session_LDFLAGS = $(fuzz_link)
 %canon_reldir%_fuzz_imap_session_LDADD = $(IMAP_LIBS)
 
+%canon_reldir%_fuzz_obox_SOURCES = %reldir%/fuzz_obox.c $(fuzz_main)
+%canon_reldir%_fuzz_obox_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_obox_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS)
 %canon_reldir%_fuzz_lmtp_SOURCES = %reldir%/fuzz_lmtp.c tests/daemon/engine.h $(IMAP_HARNESS) $(fuzz_main)
 %canon_reldir%_fuzz_lmtp_LDFLAGS = $(fuzz_link)
 %canon_reldir%_fuzz_lmtp_LDADD = daemon/lmtp/liblmtp.a $(IMAP_LIBS)

@@ -1,0 +1,335 @@
+/* One contract, every driver: posix, memory, and a fault wrapper that does nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "objstore/objstore.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct fix {
+	char dir[64];
+	struct objstore *s;
+	struct err err;
+};
+
+static int rm_one(const char *path, const struct stat *st, int flag, struct FTW *f)
+{
+	return remove(path);
+}
+
+static struct fix *fix_new(void)
+{
+	struct fix *f = MEM_NEW(struct fix);
+
+	snprintf(f->dir, sizeof(f->dir), "/tmp/t_objstore.XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	return f;
+}
+
+static int setup_posix(void **state)
+{
+	struct fix *f = fix_new();
+
+	*state = f;
+	return objstore_posix_open(f->dir, &f->s, &f->err);
+}
+
+static int setup_mem(void **state)
+{
+	struct fix *f = fix_new();
+
+	f->s = objstore_mem_new();
+	*state = f;
+	return 0;
+}
+
+static int setup_fault(void **state)
+{
+	struct objstore_faults none = { .fail_after = -1 };
+	struct fix *f = fix_new();
+
+	f->s = objstore_fault_new(objstore_mem_new(), &none);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fix *f = *state;
+
+	objstore_close(&f->s);
+	nftw(f->dir, rm_one, 16, FTW_DEPTH | FTW_PHYS);
+	free(f);
+	return 0;
+}
+
+static void what_is_put_is_got(void **state)
+{
+	struct fix *f = *state;
+	struct buf b = BUF_INIT(0);
+	char etag[OBJ_ETAG_MAX] = "", etag2[OBJ_ETAG_MAX];
+	uint64_t size;
+
+	assert_int_equal(objstore_put(f->s, "a/b/c", "hello", 5, OBJ_CREATE, etag, &f->err), 0);
+	assert_true(etag[0]);
+	assert_int_equal(objstore_get(f->s, "a/b/c", &b, etag2, &f->err), 0);
+	assert_int_equal(b.len, 5);
+	assert_memory_equal(b.data, "hello", 5);
+	assert_string_equal(etag, etag2);
+	buf_clear(&b);
+	assert_int_equal(objstore_get_range(f->s, "a/b/c", 1, 3, &b, &size, &f->err), 0);
+	assert_int_equal(size, 5);
+	assert_memory_equal(b.data, "ell", 3);
+	buf_clear(&b);
+	assert_int_equal(objstore_get_range(f->s, "a/b/c", 3, 100, &b, NULL, &f->err), 0);
+	assert_int_equal(b.len, 2);
+	buf_clear(&b);
+	assert_int_equal(objstore_get_range(f->s, "a/b/c", 99, 1, &b, NULL, &f->err), 0);
+	assert_int_equal(b.len, 0);
+	assert_int_equal(objstore_head(f->s, "a/b/c", &size, &f->err), 1);
+	assert_int_equal(objstore_head(f->s, "a/b", &size, &f->err), 0);
+	assert_int_equal(objstore_head(f->s, "a/x", &size, &f->err), 0);
+	assert_int_equal(objstore_get(f->s, "a/x", &b, NULL, NULL), ERR_NOTFOUND);
+	assert_int_equal(objstore_put(f->s, "empty", "", 0, OBJ_ANY, NULL, &f->err), 0);
+	assert_int_equal(objstore_head(f->s, "empty", &size, &f->err), 1);
+	assert_int_equal(size, 0);
+	buf_free(&b);
+}
+
+static void an_object_larger_than_expected_is_refused(void **state)
+{
+	struct fix *f = *state;
+	struct buf b = BUF_INIT(10);
+
+	assert_int_equal(objstore_put(f->s, "big", "0123456789abcdef", 16, OBJ_CREATE, NULL, &f->err), 0);
+	assert_int_equal(objstore_get(f->s, "big", &b, NULL, NULL), ERR_LIMIT);
+	buf_free(&b);
+}
+
+static void conditions_hold(void **state)
+{
+	struct fix *f = *state;
+	char etag[OBJ_ETAG_MAX], old[OBJ_ETAG_MAX];
+	struct buf b = BUF_INIT(0);
+
+	assert_int_equal(objstore_put(f->s, "k", "1", 1, OBJ_CREATE, etag, &f->err), 0);
+	assert_int_equal(objstore_put(f->s, "k", "2", 1, OBJ_CREATE, NULL, NULL), ERR_EXISTS);
+	memcpy(old, etag, sizeof(old));
+	assert_int_equal(objstore_put(f->s, "k", "3", 1, OBJ_MATCH, etag, &f->err), 0);
+	assert_string_not_equal(old, etag);
+	assert_int_equal(objstore_put(f->s, "k", "4", 1, OBJ_MATCH, old, NULL), ERR_CONFLICT);
+	assert_int_equal(objstore_put(f->s, "gone", "4", 1, OBJ_MATCH, old, NULL), ERR_CONFLICT);
+	assert_int_equal(objstore_put(f->s, "k", "5", 1, OBJ_ANY, NULL, &f->err), 0);
+	assert_int_equal(objstore_put(f->s, "k", "6", 1, OBJ_MATCH, etag, NULL), ERR_CONFLICT);
+	assert_int_equal(objstore_get(f->s, "k", &b, NULL, &f->err), 0);
+	assert_memory_equal(b.data, "5", 1);
+	assert_int_equal(objstore_delete(f->s, "k", &f->err), 0);
+	assert_int_equal(objstore_delete(f->s, "k", &f->err), 0);
+	assert_int_equal(objstore_put(f->s, "k", "7", 1, OBJ_CREATE, NULL, &f->err), 0);
+	buf_free(&b);
+}
+
+static void bad_keys_are_refused(void **state)
+{
+	static const char *const bad[] = { "", "/a", "a/", "a//b", "..", "a/../b", ".", "a\n", "a b", "\xc3\xa9" };
+	struct fix *f = *state;
+	size_t i;
+
+	for (i = 0; i < MEM_COUNT(bad); i++)
+		assert_int_equal(objstore_put(f->s, bad[i], "", 0, OBJ_ANY, NULL, NULL), ERR_INVALID);
+}
+
+
+static int see(void *ctx, const struct objstore_list_item *item)
+{
+	struct buf *b = ctx;
+
+	buf_addf(b, "%s ", item->key);
+	return 0;
+}
+
+static void lists_are_in_key_order(void **state)
+{
+	static const char *const keys[] = { "p/b/2", "p/a", "p/b.x", "p/b/1", "q/z", "p/b-", "p/c/d/e" };
+	struct fix *f = *state;
+	struct buf b = BUF_INIT(0);
+	struct objstore_list_item *items;
+	size_t i, n;
+
+	for (i = 0; i < MEM_COUNT(keys); i++)
+		assert_int_equal(objstore_put(f->s, keys[i], "", 0, OBJ_CREATE, NULL, &f->err), 0);
+	assert_int_equal(objstore_each(f->s, "p/", see, &b, &f->err), 0);
+	assert_string_equal(buf_str(&b), "p/a p/b- p/b.x p/b/1 p/b/2 p/c/d/e ");
+	buf_clear(&b);
+	assert_int_equal(objstore_each(f->s, "p/b", see, &b, &f->err), 0);
+	assert_string_equal(buf_str(&b), "p/b- p/b.x p/b/1 p/b/2 ");
+	assert_int_equal(objstore_list(f->s, "", "p/b/1", 2, &items, &n, &f->err), 0);
+	assert_int_equal(n, 2);
+	assert_string_equal(items[0].key, "p/b/2");
+	assert_string_equal(items[1].key, "p/c/d/e");
+	objstore_items_free(items, n);
+	buf_free(&b);
+}
+
+struct racer { struct fix *f; int won; int swaps; };
+
+static void *race(void *p)
+{
+	struct racer *r = p;
+	char etag[OBJ_ETAG_MAX], value[32];
+	int i;
+
+	r->won = objstore_put(r->f->s, "race", "0", 1, OBJ_CREATE, NULL, NULL) == 0;
+	for (i = 0; i < 50;) {
+		struct buf b = BUF_INIT(0);
+
+		if (objstore_get(r->f->s, "race", &b, etag, NULL) == 0) {
+			snprintf(value, sizeof(value), "%ld", strtol(buf_str(&b), NULL, 10) + 1);
+			if (objstore_put(r->f->s, "race", value, strlen(value), OBJ_MATCH, etag, NULL) == 0)
+				i++;
+		}
+		buf_free(&b);
+	}
+	return NULL;
+}
+
+static void racing_writers_have_one_winner_a_round(void **state)
+{
+	struct fix *f = *state;
+	struct racer r[8];
+	struct buf b = BUF_INIT(0);
+	pthread_t t[8];
+	int i, won = 0;
+
+	for (i = 0; i < 8; i++) {
+		r[i] = (struct racer){ f, 0, 0 };
+		pthread_create(&t[i], NULL, race, &r[i]);
+	}
+	for (i = 0; i < 8; i++) {
+		pthread_join(t[i], NULL);
+		won += r[i].won;
+	}
+	assert_int_equal(won, 1);
+	assert_int_equal(objstore_get(f->s, "race", &b, NULL, &f->err), 0);
+	assert_string_equal(buf_str(&b), "400");	/* no increment was lost */
+	buf_free(&b);
+}
+
+static void processes_swap_without_losing_one(void **state)
+{
+	struct fix *f = *state;
+	struct racer r = { f, 0, 0 };
+	struct buf b = BUF_INIT(0);
+	int i, st;
+
+	for (i = 0; i < 4; i++) {
+		if (fork() == 0) {
+			struct fix own = { .s = NULL };
+
+			r.f = &own;
+			_exit(objstore_posix_open(f->dir, &own.s, &own.err) == 0 && race(&r) == NULL ? 0 : 1);
+		}
+	}
+	for (i = 0; i < 4; i++) {
+		assert_true(wait(&st) > 0);
+		assert_int_equal(st, 0);
+	}
+	assert_int_equal(objstore_get(f->s, "race", &b, NULL, &f->err), 0);
+	assert_string_equal(buf_str(&b), "200");
+	buf_free(&b);
+}
+
+static void left_over_temporary_files_are_removed(void **state)
+{
+	struct fix *f = *state;
+	char path[160];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/.culver/tmp/999999999.1", f->dir);	/* no such process */
+	fd = open(path, O_CREAT | O_WRONLY, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	objstore_close(&f->s);
+	assert_int_equal(objstore_posix_open(f->dir, &f->s, &f->err), 0);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+static void lazy_puts_are_durable_after_sync_only(void **state)
+{
+	struct fix *f = *state;
+	struct iovec iov = { (char *)(uintptr_t)"x", 1 };
+	char key[16];
+	int i, left = 0;
+
+	for (i = 0; i < 40; i++) {
+		snprintf(key, sizeof(key), "lazy/%d", i);
+		assert_int_equal(objstore_put_lazy(f->s, key, &iov, 1, &f->err), 0);
+		if (i == 19)
+			assert_int_equal(objstore_sync(f->s, &f->err), 0);
+	}
+	objstore_mem_crash(f->s, 42);
+	for (i = 0; i < 40; i++) {
+		snprintf(key, sizeof(key), "lazy/%d", i);
+		left += objstore_head(f->s, key, NULL, &f->err);
+		if (i == 19)
+			assert_int_equal(left, 20);
+	}
+	assert_true(left > 20 && left < 40);
+}
+
+static void faults_come_from_the_seed(void **state)
+{
+	struct fix *f = *state;
+	struct objstore_faults faults = { .seed = 7, .error = 100, .lost_answer = 100, .late = 100, .throttle = 100, .fail_after = -1 };
+	int round, i, outcome[2][200], kinds = 0, lost = 0;
+	char key[32];
+
+	for (round = 0; round < 2; round++) {
+		objstore_fault_set(f->s, &faults);
+		for (i = 0; i < 200; i++) {
+			snprintf(key, sizeof(key), "r%d/%d", round, i);
+			outcome[round][i] = objstore_put(f->s, key, "x", 1, OBJ_CREATE, NULL, NULL);
+		}
+	}
+	for (i = 0; i < 200; i++)
+		kinds |= 1 << -outcome[0][i];
+	assert_memory_equal(outcome[0], outcome[1], sizeof(outcome[0]));
+	assert_true(kinds & 1 << -ERR_UNAVAILABLE && kinds & 1 << -ERR_TIMEOUT && kinds & 1 << -ERR_BUSY && kinds & 1);
+	faults = (struct objstore_faults){ .fail_after = -1 };
+	objstore_fault_set(f->s, &faults);
+	for (i = 0; i < 200; i++) {	/* a time-out says nothing: some of those are there */
+		snprintf(key, sizeof(key), "r0/%d", i);
+		if (outcome[0][i] == ERR_TIMEOUT)
+			lost += objstore_head(f->s, key, NULL, NULL);
+	}
+	assert_true(lost > 0);
+}
+
+#define CONTRACT(setup) \
+	cmocka_unit_test_setup_teardown(what_is_put_is_got, setup, teardown), \
+	cmocka_unit_test_setup_teardown(an_object_larger_than_expected_is_refused, setup, teardown), \
+	cmocka_unit_test_setup_teardown(conditions_hold, setup, teardown), \
+	cmocka_unit_test_setup_teardown(bad_keys_are_refused, setup, teardown), \
+	cmocka_unit_test_setup_teardown(lists_are_in_key_order, setup, teardown), \
+	cmocka_unit_test_setup_teardown(racing_writers_have_one_winner_a_round, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CONTRACT(setup_posix), CONTRACT(setup_mem), CONTRACT(setup_fault),
+		cmocka_unit_test_setup_teardown(processes_swap_without_losing_one, setup_posix, teardown),
+		cmocka_unit_test_setup_teardown(left_over_temporary_files_are_removed, setup_posix, teardown),
+		cmocka_unit_test_setup_teardown(lazy_puts_are_durable_after_sync_only, setup_mem, teardown),
+		cmocka_unit_test_setup_teardown(faults_come_from_the_seed, setup_fault, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
