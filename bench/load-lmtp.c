@@ -66,11 +66,13 @@ static void connection(void *ctx, unsigned i, struct load_stat *s)
 		load_fail("LHLO: %s", c->line);
 	for (n = 0; o->repeat ? n < o->repeat : load_now() < p->until; n++) {
 		const struct buf *m = &p->message[load_random(&g) % p->n];
+		/* a given number of repetitions visits the users in turn, as in login */
+		unsigned k = o->repeat ? (unsigned)((i + n * o->conns) % o->users) : (unsigned)(load_random(&g) % o->users);
 
 		buf_clear(&mine);
 		buf_add(&mine, m->data, m->len);
 		load_renumber(&mine, o->seed * 100000000 + i * 1000000 + n);
-		deliver(c, o, o->first_user + (unsigned)(load_random(&g) % o->users), &mine, s);
+		deliver(c, o, o->first_user + k, &mine, s);
 	}
 	load_sendf(c, "QUIT\r\n");
 	load_line(c);
