@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from server import CULVERD, Line, Server, make_cert, retr, run_tests, tls_context, wait_for  # noqa: E402
 
 S = Server(extra="limits { failure_delay_max = 300ms login_attempts = 3 }\n")
