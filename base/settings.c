@@ -41,6 +41,7 @@ static const struct set_opt *table_of(const char *section)
 	return o && o->sub ? o->sub : P.table;
 }
 
+static void complain(struct buf *out, cfg_t *cfg, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void complain(struct buf *out, cfg_t *cfg, const char *fmt, ...)
 {
 	va_list ap;
@@ -62,7 +63,7 @@ static void suggest(struct buf *out, const char *section, const char *name)
 	size_t n = 0;
 
 	if (here != P.table && row(P.table, name)) {
-		buf_addf(out, ": it belongs outside of any section");
+		buf_adds(out, ": it belongs outside of any section");
 		return;
 	}
 	for (o = P.table; o->type != SET_END; o++) {
