@@ -14,7 +14,7 @@ import threading
 import time
 
 here = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [here, os.path.join(here, "..", "daemon")]
+sys.path[:0] = [here, os.path.join(here, "..", "lib")]
 from load import Deliverer, Ledger, Reader, check  # noqa: E402
 from server import BUILD, Server, run_tests, wait_for  # noqa: E402
 
