@@ -11,13 +11,8 @@ import sys
 import threading
 import time
 
-<<<<<<< HEAD
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from server import CULVERD, SANITIZED, Line, Server, make_cert, retr, run_tests, tls_context, wait_for  # noqa: E402
-=======
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from server import CULVERD, Line, Server, make_cert, retr, run_tests, tls_context, wait_for  # noqa: E402
->>>>>>> clients
+from server import CULVERD, SANITIZED, Line, Server, make_cert, retr, run_tests, tls_context, wait_for  # noqa: E402
 
 S = Server(extra="limits { failure_delay_max = 300ms login_attempts = 3 }\n")
 
