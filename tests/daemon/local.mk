@@ -4,4 +4,4 @@ TESTS += %reldir%/t_conf %reldir%/t_auth %reldir%/t_plumbing %reldir%/t_culverd.
 %canon_reldir%_t_auth_SOURCES = %reldir%/t_auth.c
 %canon_reldir%_t_auth_LDADD = daemon/libdaemon.a $(AUTH_LIBS) $(TEST_LIBS)
 %canon_reldir%_t_plumbing_LDADD = daemon/libdaemon.a $(BASE_LIBS) $(TEST_LIBS)
-EXTRA_DIST += %reldir%/t_culverd.py %reldir%/server.py
+EXTRA_DIST += %reldir%/t_culverd.py tests/lib/server.py

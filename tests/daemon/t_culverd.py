@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from server import CULVERD, SANITIZED, Line, Server, make_cert, retr, run_tests, tls_context, wait_for  # noqa: E402
 
 S = Server(extra="limits { failure_delay_max = 300ms login_attempts = 3 }\n")

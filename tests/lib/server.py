@@ -17,7 +17,8 @@ CULVERD = os.environ.get("CULVERD", os.path.join(BUILD, "culverd"))
 SANITIZED = b"__asan_init" in open(CULVERD, "rb").read() or b"__tsan_init" in open(CULVERD, "rb").read()
 # sha512crypt of "pass" with few rounds, so that the tests do not wait for hashing
 HASH = "$6$rounds=1000$culvertest$7xadoDzc4ay2nur9ygBCc2vaKsiq230H0cA6VaCQ3NqxXZRuP9GxWAKEXgFLQnwFcbb/QxeFmWkJGCCYxtSi50"
-TIMEOUT = 30
+SLOW = float(os.environ.get("CULVER_SLOW", 1))  # stretches every time-out
+TIMEOUT = 30 * SLOW
 
 
 def free_ports(n):
@@ -33,7 +34,7 @@ def free_ports(n):
 def make_cert(directory, name):
     cert, key = os.path.join(directory, name + ".crt"), os.path.join(directory, name + ".key")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-                    "-subj", "/CN=" + name, "-keyout", key, "-out", cert], check=True, stderr=subprocess.DEVNULL)
+                    "-subj", "/CN=" + name, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, stderr=subprocess.DEVNULL)
     return cert, key
 
 
@@ -190,7 +191,7 @@ class Server:
     def stop(self, sig=signal.SIGTERM):
         if self.proc and self.proc.poll() is None:
             self.proc.send_signal(sig)
-            self.proc.wait(60)
+            self.proc.wait(60 * SLOW)
         return self.proc.returncode if self.proc else None
 
     def clean(self):
@@ -261,18 +262,36 @@ def retr(c, n):
         out.append((line[1:] if line.startswith(b".") else line) + b"\r\n")
 
 
-def run_tests(tests):
-    """TAP: each test is a function whose name is a claim."""
+class Skip(Exception):
+    """Raised by a test that needs what is not installed here."""
+
+
+class TooLong(BaseException):
+    """A test did not end within its limit."""
+
+
+def too_long(signum, frame):
+    raise TooLong
+
+
+def run_tests(tests, limit=None):
+    """TAP: each test is a function whose name is a claim.  limit: seconds for each, times CULVER_SLOW."""
     wanted = sys.argv[1:]
     tests = [t for t in tests if not wanted or t.__name__ in wanted]
     print("1..%d" % len(tests), flush=True)
     failed = False
+    signal.signal(signal.SIGALRM, too_long)
     for n, test in enumerate(tests, 1):
         try:
+            signal.setitimer(signal.ITIMER_REAL, limit * SLOW if limit else 0)
             test()
             print("ok %d - %s" % (n, test.__name__.replace("_", " ")), flush=True)
-        except Exception:
+        except Skip as e:
+            print("ok %d - %s # SKIP %s" % (n, test.__name__.replace("_", " "), e), flush=True)
+        except (Exception, TooLong):
             failed = True
             print("not ok %d - %s" % (n, test.__name__.replace("_", " ")))
             print("\n".join("# " + x for x in traceback.format_exc().splitlines()), flush=True)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     sys.exit(failed)
