@@ -177,6 +177,17 @@ def a_second_pop3_session_is_told_that_the_mailbox_is_in_use():
     assert try_login("user1")
 
 
+def after_quit_the_mailbox_is_free_at_once():
+    for _ in range(40):
+        c = Line(S.pop3)
+        c.line()
+        c.cmd("USER user3")
+        reply = c.cmd("PASS pass")
+        assert reply.startswith("+OK"), reply
+        assert c.cmd("QUIT").startswith("+OK")
+        c.close()
+
+
 def try_login(user):
     try:
         S.pop3_login(user).close()
@@ -547,6 +558,7 @@ TESTS = [
     idle_hears_of_a_delivery_at_once,
     pop3_takes_sasl,
     a_second_pop3_session_is_told_that_the_mailbox_is_in_use,
+    after_quit_the_mailbox_is_free_at_once,
     dele_counts_at_quit_only,
     wrong_passwords_are_answered_late_and_end_the_connection,
     a_changed_password_counts_at_once,
