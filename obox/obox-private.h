@@ -339,6 +339,7 @@ void view_own_change(struct obox_view *v, uint64_t before, uint64_t after);
 struct mbox *view_mbox(struct obox_view *v, struct obox_user **u_r);
 uint32_t view_known_uidnext(const struct obox_view *v);
 int user_keyword_bits(struct obox_user *u, struct mbox *m, const char *const *names, size_t n, bool create, uint64_t kw[2], struct err *err);
+void user_stop(struct obox_user *u);
 void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi);	/* under u->lock, which it may release meanwhile */
 
 static inline uint64_t obox_modseq_epoch(uint64_t modseq)
