@@ -275,6 +275,7 @@ void user_retire(struct obox_user *u, bool clean);	/* ownership and loading */
 char *user_key(const struct obox_user *u, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
+void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
 int obox_recover(struct obox *ob, const char *dir, struct err *err);
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);

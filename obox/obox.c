@@ -568,6 +568,19 @@ static void evict(struct obox *ob, int64_t idle_us)
 	free(list);
 }
 
+void obox_evict_user(struct obox *ob, const char *name)
+{
+	struct obox_user *u;
+
+	pthread_mutex_lock(&ob->upkeep_lock);
+	pthread_mutex_lock(&ob->lock);
+	u = hmap_gets(&ob->users, name);
+	pthread_mutex_unlock(&ob->lock);
+	if (u && claim(ob, u))
+		user_retire(u, retire(u) == 0);
+	pthread_mutex_unlock(&ob->upkeep_lock);
+}
+
 void obox_upkeep(struct obox *ob)
 {
 	int64_t now = clock_mono_us(ob->cfg.clock);
