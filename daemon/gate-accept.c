@@ -30,7 +30,7 @@ static void begin(struct gconn *g, enum conf_tls tls)
 {
 	struct gate *gate = g->gate;
 
-	if (gate_ip_full(gate, g->ip) || gate->n_conns > gate->max_conns) {
+	if (gate_ip_full(gate, g->ip) || gate->n_conns > gate->max_conns || gate->n_conns + gate->n_relays > gate->max_fds) {
 		if (tls != CONF_TLS_IMPLICIT)
 			g->proto->bye(g, "Too many connections");
 		gate_end(g);

@@ -377,14 +377,13 @@ static void check_end(struct loop *l)
 
 static const struct proc_ops gate_ops = { .go = on_go, .stop = on_stop, .drain = on_drain, .cert = on_cert, .listen = gate_on_listen, .peer = on_peer };
 
-static size_t connection_limit(const struct conf *c)
+static void set_limits(struct gate *gate)
 {
 	struct rlimit rl = { 1024, 1024 };
 
 	(void)getrlimit(RLIMIT_NOFILE, &rl);
-	if (c->limits.connections)
-		return c->limits.connections;
-	return rl.rlim_cur > 4 * FD_RESERVE ? (rl.rlim_cur - FD_RESERVE) / 2 : FD_RESERVE;	/* a relay takes two */
+	gate->max_fds = rl.rlim_cur > 2 * FD_RESERVE ? rl.rlim_cur - FD_RESERVE : FD_RESERVE;
+	gate->max_conns = gate->p.conf.limits.connections ? gate->p.conf.limits.connections : SIZE_MAX;
 }
 
 static void release(struct gate *gate)
@@ -420,7 +419,7 @@ int gate_main(unsigned index, unsigned generation)
 	gate.p.loop.idle = check_end;
 	gate.sweep.fire = gate_on_sweep;
 	gate.sweep.owner = &gate;
-	gate.max_conns = connection_limit(&gate.p.conf);
+	set_limits(&gate);
 	gate.start = (uint32_t)time(NULL);
 	loop_run(&gate.p.loop);
 	release(&gate);

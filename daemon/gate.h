@@ -85,7 +85,8 @@ struct gate {
 	SSL_CTX *tls;
 	struct gate_listener *listeners;
 	struct gconn *conns;
-	size_t n_conns, n_prelogin, max_conns;
+	size_t n_conns, n_relays;	/* a relay has a second descriptor */
+	size_t max_conns, max_fds;
 	struct hmap ips;		/* key to struct gate_ip */
 	struct loop_timer sweep;
 	struct chan *auth, *workers[GATE_WORKERS_MAX];

@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,13 +36,23 @@ static void __attribute__((constructor)) init(void)
 	real_syncfs = (int (*)(int))dlsym(RTLD_NEXT, "syncfs");
 }
 
+static void path_make(char out[PATH_MAX], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void path_make(char out[PATH_MAX], const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(out, PATH_MAX, fmt, ap);	/* the test's paths are short */
+	va_end(ap);
+}
+
 static int lock(void)
 {
 	char path[PATH_MAX];
 	int fd;
 
 	pthread_mutex_lock(&mutex);
-	snprintf(path, sizeof(path), "%s/lock", shadow);
+	path_make(path, "%s/lock", shadow);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	while (fd >= 0 && flock(fd, LOCK_EX) < 0 && errno == EINTR)
 		;
@@ -94,7 +105,7 @@ static void inode_path(int dir, const char *name, char out[PATH_MAX])
 
 	if (statx(dir, name, *name ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &st) < 0)
 		memset(&st, 0, sizeof(st));
-	snprintf(out, PATH_MAX, "%s/ino/%llu.%lld.%u", shadow, (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
+	path_make(out, "%s/ino/%llu.%lld.%u", shadow, (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
 }
 
 static void make_dirs(char *path)
@@ -116,7 +127,7 @@ static void publish(const char *from, const char *rel)
 	char to[PATH_MAX];
 	int fd;
 
-	snprintf(to, sizeof(to), "%s/tree/%s", shadow, rel);
+	path_make(to, "%s/tree/%s", shadow, rel);
 	make_dirs(to);
 	fd = open(from, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
@@ -136,25 +147,25 @@ static void sync_dir(const char *rel, int everything)
 	struct stat st;
 	DIR *d;
 
-	snprintf(there, sizeof(there), "%s/tree/%s/.", shadow, rel);
+	path_make(there, "%s/tree/%s/.", shadow, rel);
 	make_dirs(there);
 	d = opendir(there);
 	while (d && (de = readdir(d)) != NULL) {	/* removals */
-		snprintf(path, sizeof(path), "%s/%s/%s", state, rel, de->d_name);
-		snprintf(name, sizeof(name), "%s/tree/%s/%s", shadow, rel, de->d_name);
+		path_make(path, "%s/%s/%s", state, rel, de->d_name);
+		path_make(name, "%s/tree/%s/%s", shadow, rel, de->d_name);
 		if (de->d_name[0] != '.' && lstat(path, &st) < 0)
 			(void)unlink(name);
 	}
 	if (d)
 		closedir(d);
-	snprintf(path, sizeof(path), "%s/%s", state, rel);
+	path_make(path, "%s/%s", state, rel);
 	d = opendir(path);
 	while (d && (de = readdir(d)) != NULL) {
 		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, "..") || fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
-		snprintf(name, sizeof(name), "%s%s%s", rel, *rel ? "/" : "", de->d_name);
+		path_make(name, "%s%s%s", rel, *rel ? "/" : "", de->d_name);
 		if (S_ISDIR(st.st_mode)) {
-			snprintf(there, sizeof(there), "%s/tree/%s/.", shadow, name);
+			path_make(there, "%s/tree/%s/.", shadow, name);
 			make_dirs(there);
 			if (everything)
 				sync_dir(name, 1);
@@ -196,7 +207,7 @@ static void sync_file(int fd, const char *rel)
 		return;
 	copy_bytes(in, ino);
 	close(in);
-	snprintf(there, sizeof(there), "%s/tree/%s", shadow, rel);
+	path_make(there, "%s/tree/%s", shadow, rel);
 	if (lstat(there, &old) == 0)	/* its name is durable already */
 		publish(ino, rel);
 }

@@ -16,11 +16,10 @@ import time
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [here, os.path.join(here, "..", "lib")]
 from load import Deliverer, Ledger, Reader, check  # noqa: E402
-from server import BUILD, Server, run_tests, wait_for  # noqa: E402
+from server import BUILD, SANITIZED, Server, run_tests, wait_for  # noqa: E402
 
 KILLS = int(os.environ.get("CULVER_CRASH_KILLS", "25"))
 LOSSES = int(os.environ.get("CULVER_POWER_LOSSES", "5"))
-SANITIZED = "CULVER_SLOW" in os.environ      # a sanitizer's runtime must come first, so nothing can be preloaded
 SEED = int(os.environ.get("CULVER_CRASH_SEED", "1"))
 
 
@@ -149,4 +148,5 @@ def a_power_loss_leaves_everything_acknowledged():
         shutil.rmtree(shadow, ignore_errors=True)
 
 
+# a sanitizer's runtime must come first, so nothing can be preloaded there
 run_tests([killed_processes_lose_nothing_acknowledged] + ([] if SANITIZED else [a_power_loss_leaves_everything_acknowledged]))
