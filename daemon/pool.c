@@ -111,6 +111,8 @@ void pool_free(struct pool **pp)
 
 void pool_add(struct pool *p, struct pool_task *t)
 {
+	bool wake;
+
 	pthread_mutex_lock(&p->lock);
 	t->next = NULL;
 	*p->tail = t;
@@ -118,8 +120,10 @@ void pool_add(struct pool *p, struct pool_task *t)
 	p->queued++;
 	if (p->queued > p->idle && p->threads < p->max)
 		grow(p);
-	pthread_cond_signal(&p->work);
+	wake = p->idle > 0;
 	pthread_mutex_unlock(&p->lock);
+	if (wake)	/* without the lock, which it would wait for */
+		pthread_cond_signal(&p->work);
 }
 
 /* --- pool_each --- */

@@ -6,7 +6,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/check.c \
 	%reldir%/dump.c \
 	%reldir%/gc.c \
-	%reldir%/journal.c \
+	%reldir%/journal.c %reldir%/journal-file.c %reldir%/journal-private.h %reldir%/journal-replay.c \
 	%reldir%/list.c \
 	%reldir%/mbox.c \
 	%reldir%/mobj.c \

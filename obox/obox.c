@@ -590,6 +590,7 @@ void obox_upkeep(struct obox *ob)
 		ob->last_sync_us = now;
 		journal_sync(ob->journal, &e);	/* a failure is logged there and stops acknowledgements */
 	}
+	journal_prepare(ob->journal);
 	if (journal_bytes(ob->journal) > CHECKPOINT_BYTES || now - ob->last_checkpoint_us > CHECKPOINT_US) {
 		err_clear(&e);
 		if (obox_checkpoint(ob, NULL, &e) < 0)
