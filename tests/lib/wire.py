@@ -82,6 +82,88 @@ class Stream:
         self.sock.close()
 
 
+def value_end(text, pos):
+    """Where the IMAP value that starts at pos ends."""
+    depth = 0
+    while True:
+        c = text[pos:pos + 1]
+        if c == b"(":
+            depth, pos = depth + 1, pos + 1
+        elif c == b")":
+            depth, pos = depth - 1, pos + 1
+        elif c == b'"':
+            pos += 1
+            while text[pos:pos + 1] != b'"':
+                pos += 2 if text[pos:pos + 1] == b"\\" else 1
+            pos += 1
+        elif c == b"{" or text[pos:pos + 2] == b"~{":
+            end = text.index(b"}", pos)
+            pos = end + 3 + int(text[pos:end].lstrip(b"~{"))
+        elif depth and c == b" ":
+            pos += 1
+        else:
+            while pos < len(text) and text[pos:pos + 1] not in b" )":
+                pos += 1
+        if depth == 0:
+            return pos
+
+
+def string(value):
+    """The octets of an nstring in IMAP syntax."""
+    if value == b"NIL":
+        return None
+    if value[:1] == b'"':
+        return re.sub(rb"\\(.)", rb"\1", value[1:-1])
+    return value[value.index(b"}") + 3:]
+
+
+TOKEN = re.compile(rb'([() ])|"((?:[^"\\]|\\.)*)"|\{(\d+)\}\r\n|([^ ()]+)', re.S)
+
+
+def tree(value):
+    """IMAP syntax as nested lists of atoms (bytes) and strings (1-tuples of their octets), so that "a" equals {1}a."""
+    pos, stack = 0, [[]]
+    while pos < len(value):
+        m = TOKEN.match(value, pos)
+        pos = m.end()
+        mark, quoted, literal, atom = m.groups()
+        if mark == b"(":
+            stack.append([])
+        elif mark == b")":
+            done = stack.pop()
+            stack[-1].append(done)
+        elif quoted is not None:
+            stack[-1].append((re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted,))
+        elif literal is not None:
+            stack[-1].append((value[pos:pos + int(literal)],))
+            pos += int(literal)
+        elif atom is not None:
+            stack[-1].append(atom)
+    assert len(stack) == 1
+    return stack[0][0]
+
+
+FETCH = re.compile(rb"\* (\d+) FETCH \(")
+
+
+def fetched(response):
+    """(sequence number, {item: value in IMAP syntax}) of an untagged FETCH, else None."""
+    m = FETCH.match(response)
+    if not m:
+        return None
+    items, pos = {}, m.end()
+    while response[pos:pos + 1] != b")":
+        end = response.index(b" ", pos)
+        bracket = response.find(b"[", pos, end)
+        if bracket > 0:
+            end = response.index(b" ", response.index(b"]", bracket))
+        name, pos = response[pos:end], end + 1
+        end = value_end(response, pos)
+        items[name] = response[pos:end]
+        pos = end + 1 if response[end:end + 1] == b" " else end
+    return int(m.group(1)), items
+
+
 class Imap(Stream):
     """Responses are bytes with their literals in place and without the last CRLF."""
 

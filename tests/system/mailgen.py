@@ -104,7 +104,10 @@ def multipart(r, depth):
     b = boundary.encode()
     out = [b"This is a multi-part message.\r\n" if r.random() < 0.3 else b""]
     for _ in range(r.choice([1, 2, 2, 3, 6])):
-        h, body = part(r, depth + 1)
+        if sub == "digest":
+            h, body = r.choice([[], ["Content-Type: message/rfc822"]]), message(r, depth + 1)
+        else:
+            h, body = part(r, depth + 1)
         out.append(b"--" + b + r.choice([b"", b"", b" "]) + b"\r\n" + "".join(x + "\r\n" for x in h).encode() + b"\r\n" + body + b"\r\n")
     if r.random() < 0.95:
         out.append(b"--" + b + b"--\r\n")
@@ -147,7 +150,9 @@ def message(r, depth=0):
     out = "".join(x + "\r\n" for x in head).encode() + b"\r\n" + body
     if depth == 0:
         if r.random() < 0.03:
-            out = out.replace(b"e", b"\0", 2) if r.random() < 0.3 else out.replace(b"\r\n\r\n", b"\r\n\r\n.\r\n..\r\n", 1)
+            out = out.replace(b"\r\n\r\n", b"\r\n\r\n.\r\n..\r\n", 1)
+        if r.random() < 0.01:
+            out += b"n\0u\0l\r\n"
         if r.random() < 0.01:
             out += b"x" * r.choice([998, 5000, 200000]) + b"\r\n"
         if not out.endswith(b"\r\n"):
