@@ -1,3 +1,7 @@
 # Rules of bench/
-noinst_PROGRAMS += %reldir%/bench_mime
+noinst_PROGRAMS += %reldir%/bench_mime %reldir%/culverbench
 %canon_reldir%_bench_mime_LDADD = $(MIME_LIBS)
+%canon_reldir%_culverbench_SOURCES = %reldir%/culverbench.c %reldir%/load.h %reldir%/load-gen.c %reldir%/load-imap.c %reldir%/load-lmtp.c \
+	%reldir%/load-net.c %reldir%/load-other.c %reldir%/load-stat.c
+%canon_reldir%_culverbench_LDADD = $(BASE_LIBS)
+EXTRA_DIST += %reldir%/run %reldir%/dovecot.conf.in %reldir%/README.md

@@ -208,6 +208,8 @@ int seal_keys_open(const char *dir, bool create, struct seal_keys **k_r, struct 
 		if (rc == 0)
 			rc = create_once(dir, path, err);
 	}
+	if (rc == 0 && access(path, F_OK) < 0 && errno == ENOENT)
+		rc = err_set(err, ERR_NOTFOUND, "%s is missing; restore it from your backup: the mail in the store cannot be read without it", path);
 	if (rc == 0)
 		rc = io_read_file(path, KEY_FILE_MAX, &text, &len, err);
 	if (rc == 0 && stat(path, &st) == 0 && (st.st_mode & 077))

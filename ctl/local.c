@@ -79,7 +79,7 @@ static int open_node(const struct conf *conf, struct err *err)
 		.flag_commit_delay_ms = (unsigned)conf->flag_commit_delay, .grace_s = conf->grace_period / 1000,
 		.max_message = conf->limits.message_size, .cache_bytes = conf->cache_size,
 	};
-	int rc = seal_keys_open(keys, false, &L.keys, err);
+	int rc = seal_keys_open(keys, conf_store_is_new(conf), &L.keys, err);
 
 	free(keys);
 	if (rc == 0)

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include <errno.h>
 #include <arpa/inet.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -372,4 +373,13 @@ void conf_keep(const struct conf *running, struct conf *fresh)
 	fresh->grace_period = running->grace_period;
 	fresh->cache_size = running->cache_size;
 	fresh->limits.message_size = running->limits.message_size;
+}
+
+bool conf_store_is_new(const struct conf *c)
+{
+	char *path = mem_printf("%s/.culver", c->store.path);	/* the posix driver's own */
+	bool fresh = access(path, F_OK) < 0 && errno == ENOENT;
+
+	free(path);
+	return fresh;
 }

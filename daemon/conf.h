@@ -66,6 +66,8 @@ static inline struct conf_listen *conf_listener(const struct conf *c, size_t i)
 const char *conf_needs_restart(const struct conf *a, const struct conf *b);
 /* Gives those settings in fresh the values they have in running. */
 void conf_keep(const struct conf *running, struct conf *fresh);
+/* Was nothing kept in the store yet?  Only then may keys be made: a store whose keys are lost must not get new ones. */
+bool conf_store_is_new(const struct conf *c);
 const char *conf_protocol_name(unsigned protocol);
 const char *conf_tls_name(unsigned tls);
 #endif

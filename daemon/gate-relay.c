@@ -49,6 +49,7 @@ int gate_relay_start(struct gconn *g, int fd)
 		return -1;
 	}
 	g->relay = r;
+	g->gate->n_relays++;
 	g->state = G_RELAY;
 	return 0;
 }
@@ -61,6 +62,7 @@ void gate_relay_free(struct gconn *g)
 	if (!r)
 		return;
 	g->relay = NULL;
+	g->gate->n_relays--;
 	fd = r->src.fd;
 	loop_del(&g->gate->p.loop, &r->src);
 	io_close(&fd);

@@ -1,5 +1,5 @@
-/* The gate process: accepting, the life of a connection before its login,
- * what master tells it. */
+/* The gate process: the life of a connection before its login, what master
+ * tells it. */
 #include "daemon/gate.h"
 
 #include "base/err.h"
@@ -10,7 +10,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sodium.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -18,8 +17,7 @@
 #include <unistd.h>
 
 enum {
-	ACCEPT_BATCH = 64, FD_RESERVE = 128, CLOSE_MS = 5000, BAD_MAX = 20, SWEEP_MS = 60000,
-	READ_PIECE = 4096, OUT_HIGH = 32 * 1024
+	FD_RESERVE = 128, CLOSE_MS = 5000, BAD_MAX = 20, READ_PIECE = 4096, OUT_HIGH = 32 * 1024
 };
 
 void gate_id(const struct gconn *g, char out[24])
@@ -45,18 +43,6 @@ void gate_address(const struct sockaddr_storage *a, char out[64])
 	} else {
 		snprintf(out, 64, "unix");
 	}
-}
-
-static bool from_here(const struct sockaddr_storage *a)
-{
-	const struct sockaddr_in *in = (const struct sockaddr_in *)a;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)a;
-
-	if (a->ss_family == AF_INET)
-		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
-	if (a->ss_family == AF_INET6)
-		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) || (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) && in6->sin6_addr.s6_addr[12] == 127);
-	return true;	/* a unix socket */
 }
 
 /* --- the life of a connection --- */
@@ -211,14 +197,14 @@ void gate_pump(struct gconn *g)
 	gate_update(g);
 }
 
-static void greet(struct gconn *g)
+void gate_greet(struct gconn *g)
 {
 	g->greeted = true;
 	g->state = G_COMMAND;
 	g->proto->greet(g);
 }
 
-static void handshake(struct gconn *g)
+void gate_handshake(struct gconn *g)
 {
 	uint32_t events = EPOLLIN;
 	int rc = gate_tls_handshake(g, &events);
@@ -231,18 +217,18 @@ static void handshake(struct gconn *g)
 		if (g->greeted)
 			g->state = G_COMMAND;
 		else
-			greet(g);
+			gate_greet(g);
 		gate_pump(g);
 	}
 }
 
-static void on_client(struct loop_src *src, uint32_t events)
+void gate_on_client(struct loop_src *src, uint32_t events)
 {
 	struct gconn *g = src->owner;
 
 	switch (g->state) {
 	case G_HANDSHAKE:
-		handshake(g);
+		gate_handshake(g);
 		break;
 	case G_COMMAND:
 		gate_pump(g);
@@ -258,7 +244,7 @@ static void on_client(struct loop_src *src, uint32_t events)
 	}
 }
 
-static void on_timer(struct loop_timer *t)
+void gate_on_timer(struct loop_timer *t)
 {
 	struct gconn *g = t->owner;
 	struct gate *gate = g->gate;
@@ -282,143 +268,7 @@ static void on_timer(struct loop_timer *t)
 	}
 }
 
-/* --- accepting --- */
-
-static void begin(struct gconn *g, enum conf_tls tls)
-{
-	struct gate *gate = g->gate;
-
-	if (gate_ip_full(gate, g->ip) || gate->n_conns > gate->max_conns) {
-		if (tls != CONF_TLS_IMPLICIT)
-			g->proto->bye(g, "Too many connections");
-		gate_end(g);
-		gate_update(g);
-	} else if (tls == CONF_TLS_IMPLICIT) {
-		if (gate_tls_begin(g) < 0)
-			gate_close(g);
-		else
-			handshake(g);
-	} else if (g->proto->greet) {
-		g->starttls_ok = tls == CONF_TLS_STARTTLS && gate->tls;
-		greet(g);
-		gate_update(g);
-	} else {
-		g->state = G_HANDOVER;
-		g->worker = gate->next_lmtp++ % (unsigned)gate->p.conf.worker_count;
-		gate_ip_put(gate, g);
-		gate_update(g);
-	}
-}
-
-static void accepted(struct gate *gate, const struct gate_listener *l, int fd, const struct sockaddr_storage *from)
-{
-	struct gconn *g = MEM_NEW(struct gconn);
-	int one = 1;
-
-	g->gate = gate;
-	g->proto = l->proto;
-	g->src.ready = on_client;
-	g->src.owner = g;
-	g->src.fd = -1;
-	g->timer.fire = on_timer;
-	g->timer.owner = g;
-	g->serial = ++gate->next_serial;
-	g->accepted_ms = gate->p.loop.now_ms;
-	g->loopback = from_here(from);
-	buf_init(&g->in, GATE_IN_MAX);
-	buf_init(&g->out, GATE_OUT_MAX);
-	if (from->ss_family != AF_UNIX)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (loop_add(&gate->p.loop, &g->src, fd, EPOLLIN) < 0) {
-		close(fd);
-		free(g);
-		return;
-	}
-	g->ip = gate_ip_get(gate, from);
-	g->next = gate->conns;
-	if (g->next)
-		g->next->prev = g;
-	gate->conns = g;
-	gate->n_conns++;
-	loop_timer_set(&gate->p.loop, &g->timer, (int64_t)gate->p.conf.limits.prelogin_timeout);
-	begin(g, l->tls);
-}
-
-static void on_listener(struct loop_src *src, uint32_t events)
-{
-	struct gate_listener *l = src->owner;
-	struct gate *gate = l->gate;
-	struct sockaddr_storage from;
-	socklen_t len;
-	int fd, i;
-
-	for (i = 0; i < ACCEPT_BATCH; i++) {
-		len = sizeof(from);
-		memset(&from, 0, sizeof(from));
-		fd = accept4(src->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd >= 0) {
-			accepted(gate, l, fd, &from);
-			continue;
-		}
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			log_event(LOG_ERROR, "connections wait: no file descriptors or memory", LF_S("why", strerror(errno)), LF_U("connections", gate->n_conns), LF_END);
-			loop_del(&gate->p.loop, src);
-			l->paused = true;	/* until the next sweep */
-			loop_timer_set(&gate->p.loop, &gate->sweep, 1000);
-		}
-		return;
-	}
-}
-
-static void close_listeners(struct gate *gate)
-{
-	struct gate_listener *l;
-
-	while ((l = gate->listeners)) {
-		gate->listeners = l->next;
-		loop_del(&gate->p.loop, &l->src);
-		io_close(&l->fd);
-		loop_free_later(&gate->p.loop, l);
-	}
-}
-
-static void on_sweep(struct loop_timer *t)
-{
-	struct gate *gate = t->owner;
-	struct gate_listener *l;
-
-	for (l = gate->listeners; l; l = l->next)
-		if (l->paused)
-			l->paused = loop_add(&gate->p.loop, &l->src, l->fd, EPOLLIN | EPOLLEXCLUSIVE) < 0;
-	gate_ip_sweep(gate);
-	loop_timer_set(&gate->p.loop, t, SWEEP_MS);
-}
-
 /* --- master's messages --- */
-
-static void on_listen(struct proc *p, struct rd *r, int fd)
-{
-	static const struct gate_proto *const protos[] = { NULL, &gate_imap, &gate_imap, &gate_pop3, &gate_pop3, &gate_lmtp };
-	struct gate *gate = p->owner;
-	struct gate_listener *l;
-	unsigned protocol = rd_8(r), tls = rd_8(r);
-
-	if (r->failed || protocol < CONF_IMAP || protocol > CONF_LMTP) {
-		close(fd);
-		return;
-	}
-	l = MEM_NEW(struct gate_listener);
-	l->gate = gate;
-	l->proto = protos[protocol];
-	l->tls = (enum conf_tls)tls;
-	l->fd = fd;
-	l->src.fd = -1;
-	l->src.ready = on_listener;
-	l->src.owner = l;
-	l->paused = true;	/* until MSG_GO */
-	l->next = gate->listeners;
-	gate->listeners = l;
-}
 
 static void on_cert(struct proc *p, int fd)
 {
@@ -482,7 +332,7 @@ static void on_go(struct proc *p)
 		log_event(LOG_ERROR, "the gate cannot give up its rights", LF_ERR(&err), LF_END);
 		_exit(1);
 	}
-	on_sweep(&gate->sweep);
+	gate_on_sweep(&gate->sweep);
 	proc_tell(p, MSG_READY);
 }
 
@@ -490,7 +340,7 @@ static void on_drain(struct proc *p)
 {
 	struct gate *gate = p->owner;
 
-	close_listeners(gate);
+	gate_close_listeners(gate);
 	gate->draining = true;
 }
 
@@ -499,7 +349,7 @@ static void on_stop(struct proc *p)
 	struct gate *gate = p->owner;
 	struct gconn *g, *next;
 
-	close_listeners(gate);
+	gate_close_listeners(gate);
 	gate->stopping = true;
 	for (g = gate->conns; g; g = next) {
 		next = g->next;
@@ -525,16 +375,15 @@ static void check_end(struct loop *l)
 		l->stop = true;
 }
 
-static const struct proc_ops gate_ops = { .go = on_go, .stop = on_stop, .drain = on_drain, .cert = on_cert, .listen = on_listen, .peer = on_peer };
+static const struct proc_ops gate_ops = { .go = on_go, .stop = on_stop, .drain = on_drain, .cert = on_cert, .listen = gate_on_listen, .peer = on_peer };
 
-static size_t connection_limit(const struct conf *c)
+static void set_limits(struct gate *gate)
 {
 	struct rlimit rl = { 1024, 1024 };
 
 	(void)getrlimit(RLIMIT_NOFILE, &rl);
-	if (c->limits.connections)
-		return c->limits.connections;
-	return rl.rlim_cur > 4 * FD_RESERVE ? (rl.rlim_cur - FD_RESERVE) / 2 : FD_RESERVE;	/* a relay takes two */
+	gate->max_fds = rl.rlim_cur > 2 * FD_RESERVE ? rl.rlim_cur - FD_RESERVE : FD_RESERVE;
+	gate->max_conns = gate->p.conf.limits.connections ? gate->p.conf.limits.connections : SIZE_MAX;
 }
 
 static void release(struct gate *gate)
@@ -545,7 +394,7 @@ static void release(struct gate *gate)
 
 	while (gate->conns)
 		gate_close(gate->conns);
-	close_listeners(gate);
+	gate_close_listeners(gate);
 	loop_timer_clear(&gate->p.loop, &gate->sweep);
 	chan_free(&gate->auth);
 	for (i = 0; i < GATE_WORKERS_MAX; i++)
@@ -568,9 +417,9 @@ int gate_main(unsigned index, unsigned generation)
 	}
 	gate.p.loop.owner = &gate;
 	gate.p.loop.idle = check_end;
-	gate.sweep.fire = on_sweep;
+	gate.sweep.fire = gate_on_sweep;
 	gate.sweep.owner = &gate;
-	gate.max_conns = connection_limit(&gate.p.conf);
+	set_limits(&gate);
 	gate.start = (uint32_t)time(NULL);
 	loop_run(&gate.p.loop);
 	release(&gate);

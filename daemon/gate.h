@@ -85,7 +85,8 @@ struct gate {
 	SSL_CTX *tls;
 	struct gate_listener *listeners;
 	struct gconn *conns;
-	size_t n_conns, n_prelogin, max_conns;
+	size_t n_conns, n_relays;	/* a relay has a second descriptor */
+	size_t max_conns, max_fds;
 	struct hmap ips;		/* key to struct gate_ip */
 	struct loop_timer sweep;
 	struct chan *auth, *workers[GATE_WORKERS_MAX];
@@ -104,6 +105,14 @@ void gate_pump(struct gconn *g);		/* runs commands that are there, reads more; m
 void gate_bad(struct gconn *g);			/* counts a command that made no sense; too many end it */
 void gate_id(const struct gconn *g, char out[24]);
 void gate_address(const struct sockaddr_storage *a, char out[64]);
+void gate_greet(struct gconn *g);
+void gate_handshake(struct gconn *g);		/* goes on with it; may close */
+void gate_on_client(struct loop_src *src, uint32_t events);
+void gate_on_timer(struct loop_timer *t);
+/* gate-accept.c */
+void gate_on_listen(struct proc *p, struct rd *r, int fd);
+void gate_close_listeners(struct gate *gate);
+void gate_on_sweep(struct loop_timer *t);	/* every minute: begins listening, forgets addresses */
 /* gate-login.c */
 /* A name and a password arrived (password is wiped).  tag: NULL for POP3. */
 void gate_login(struct gconn *g, const char *tag, const char *user, char *password);

@@ -13,6 +13,7 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 	%reldir%/chan.c %reldir%/chan.h \
 	%reldir%/conn.h \
 	%reldir%/gate.c %reldir%/gate.h \
+	%reldir%/gate-accept.c \
 	%reldir%/gate-imap.c \
 	%reldir%/gate-limit.c \
 	%reldir%/gate-login.c \

@@ -235,6 +235,8 @@ static void reload(struct master *m)
 
 	log_event(LOG_INF, "reloading", LF_END);
 	log_complaints(&complaints);
+	if (rc < 0)
+		err_set(&err, rc, "there are mistakes in the file");
 	if (rc == 0 && (later = conf_needs_restart(&m->conf, &fresh)))
 		log_event(LOG_WARN, "a setting has changed that counts at the next start only", LF_S("setting", later), LF_END);
 	if (rc == 0) {

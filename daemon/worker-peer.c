@@ -106,10 +106,15 @@ static void on_closed(struct chan *ch)
 	if (p) {
 		fail_calls(w, p->serial);
 		chan_free(&p->ch);
-	} else {
-		chan_free(&ch);	/* a gate's */
 	}
 	pthread_mutex_unlock(&w->lock);
+	for (i = 0; i < w->n_gates && !p; i++) {
+		if (w->gates[i] != ch)
+			continue;
+		w->gates[i] = w->gates[--w->n_gates];
+		chan_free(&ch);
+		break;
+	}
 }
 
 static const struct chan_ops peer_ops = { on_message, on_closed };
@@ -123,8 +128,11 @@ void worker_peer_set(struct worker *w, enum msg_role role, unsigned index, int f
 		log_event(LOG_ERROR, "a channel cannot be watched", LF_S("why", strerror(errno)), LF_END);
 		return;
 	}
-	if (!p)
-		return;		/* a gate only talks to us; closing frees it */
+	if (!p) {
+		mem_grow(&w->gates, &w->cap_gates, w->n_gates + 1, sizeof(*w->gates));
+		w->gates[w->n_gates++] = ch;
+		return;
+	}
 	pthread_mutex_lock(&w->lock);
 	if (p->ch) {
 		fail_calls(w, p->serial);
@@ -145,6 +153,9 @@ void worker_peers_close(struct worker *w)
 	for (i = 0; i < WORKERS_MAX; i++)
 		chan_free(&w->workers[i].ch);
 	pthread_mutex_unlock(&w->lock);
+	while (w->n_gates)
+		chan_free(&w->gates[--w->n_gates]);
+	free(w->gates);
 }
 
 /* --- the pool threads' side --- */

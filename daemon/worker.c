@@ -45,7 +45,7 @@ static int open_keys(struct worker *w, struct err *err)
 	int fd = take_lock(lock, err), rc = fd < 0 ? fd : io_mkdirs(dir, 0700, err);
 
 	if (rc >= 0)
-		rc = seal_keys_open(dir, true, &w->keys, err);
+		rc = seal_keys_open(dir, conf_store_is_new(&w->p.conf), &w->keys, err);
 	io_close(&fd);
 	free(lock);
 	free(dir);

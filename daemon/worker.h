@@ -49,6 +49,8 @@ struct worker {
 	size_t n_sessions;
 	/* loop thread only */
 	size_t max_sessions;
+	struct chan **gates;		/* only talk to us */
+	size_t n_gates, cap_gates;
 	bool stopping, idle;
 	struct loop_timer stop_timer;
 	struct loop_src wake_src;

@@ -138,7 +138,8 @@ static int sync_dir(int root_fd, const char *path, struct err *err)
 	return rc;
 }
 
-/* Makes the directories above key; with durable each parent of a new one is synced. */
+/* Makes the directories above key; the parent of a new one is synced, so that
+ * what is put into it later needs to sync no more than its own directory. */
 static int make_parents(struct posix_store *s, const char *key, bool durable, struct err *err)
 {
 	char path[OBJ_KEY_MAX + 1], parent[OBJ_KEY_MAX + 1] = ".";
@@ -148,8 +149,7 @@ static int make_parents(struct posix_store *s, const char *key, bool durable, st
 	while (rc == 0 && (p = strchr(p, '/')) != NULL) {
 		snprintf(path, sizeof(path), "%.*s", (int)(p - key), key);
 		if (mkdirat(s->root_fd, path, DIR_MODE) == 0) {
-			if (durable)
-				rc = sync_dir(s->root_fd, parent, err);
+			rc = sync_dir(s->root_fd, parent, err);
 		} else if (errno != EEXIST) {
 			rc = err_errno(err, "object store: mkdir", path);
 		} else if (durable) {

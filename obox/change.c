@@ -173,6 +173,8 @@ int obox_copy(struct obox_view *v, const struct seqset *uids, const char *to_nam
 	pthread_mutex_lock(&u->lock);
 	if (rc == 0)
 		user_show(u, to, first, first + n - 1);
+	else
+		user_stop(u);
 	mbox_unpin(to);
 	pthread_mutex_unlock(&u->lock);
 	return rc;

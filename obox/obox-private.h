@@ -275,6 +275,7 @@ void user_retire(struct obox_user *u, bool clean);	/* ownership and loading */
 char *user_key(const struct obox_user *u, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
+void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
 int obox_recover(struct obox *ob, const char *dir, struct err *err);
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);
@@ -339,6 +340,7 @@ void view_own_change(struct obox_view *v, uint64_t before, uint64_t after);
 struct mbox *view_mbox(struct obox_view *v, struct obox_user **u_r);
 uint32_t view_known_uidnext(const struct obox_view *v);
 int user_keyword_bits(struct obox_user *u, struct mbox *m, const char *const *names, size_t n, bool create, uint64_t kw[2], struct err *err);
+void user_stop(struct obox_user *u);
 void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi);	/* under u->lock, which it may release meanwhile */
 
 static inline uint64_t obox_modseq_epoch(uint64_t modseq)

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, IDLE_US = 5 * 60 * 1000000, SUMCACHE_BYTES = 64 << 20,
-	KEPT_USERS = 2000 };
+	USERS_BYTES = 256 << 20 };
 
 /* --- recovery: a dead node's journal goes into the users' logs --- */
 
@@ -300,6 +300,8 @@ int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err
 		ob->cfg.clock = &clock_system;
 	if (ob->cfg.grace_s == UINT64_MAX)
 		ob->cfg.grace_s = 7 * 86400;
+	if (!ob->cfg.cache_bytes)
+		ob->cfg.cache_bytes = USERS_BYTES;
 	if (!ob->cfg.max_message)
 		ob->cfg.max_message = 150 << 20;
 	ob->state_dir = mem_strdup(cfg->state_dir);
@@ -336,6 +338,30 @@ int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err
 
 /* --- checkpoints --- */
 
+/* A user being opened may have its first records in the journal file that is
+ * to go: each that is at it now is waited for.  Under ob->lock. */
+static void wait_for_opening(struct obox *ob)
+{
+	char **names = NULL;
+	size_t cap = 0, n = 0, pos = 0, i;
+	struct obox_user *u;
+	void *v;
+
+	while (hmap_next(&ob->users, &pos, NULL, NULL, &v)) {
+		u = v;
+		if (u->phase != USER_OPENING)
+			continue;
+		mem_grow(&names, &cap, n + 1, sizeof(*names));
+		names[n++] = mem_strdup(u->name);
+	}
+	for (i = 0; i < n; i++) {
+		while ((u = hmap_gets(&ob->users, names[i])) != NULL && u->phase == USER_OPENING)
+			pthread_cond_wait(&ob->cond, &ob->lock);
+		free(names[i]);
+	}
+	free(names);
+}
+
 /* Users to be uploaded now; each gets a reference. */
 static struct obox_user **pin_users(struct obox *ob, const char *name, size_t *n_r)
 {
@@ -344,6 +370,8 @@ static struct obox_user **pin_users(struct obox *ob, const char *name, size_t *n
 	void *v;
 
 	pthread_mutex_lock(&ob->lock);
+	if (!name)
+		wait_for_opening(ob);
 	while (hmap_next(&ob->users, &pos, NULL, NULL, &v)) {
 		struct obox_user *u = v;
 
@@ -454,32 +482,103 @@ static int retire(struct obox_user *u)
 	return rc;
 }
 
-/* Users nobody has open for a while go back to the store, so that memory is for those who are there. */
-static void evict(struct obox *ob, int64_t idle_us)
+static uint64_t user_bytes(struct obox_user *u)
 {
-	int64_t now = clock_mono_us(ob->cfg.clock);
-	struct obox_user **list = NULL;
-	size_t cap = 0, n = 0, pos = 0, i;
+	uint64_t n = sizeof(*u);
+	size_t i;
+
+	pthread_mutex_lock(&u->lock);
+	n += u->tail.cap + u->st.cap_trash * sizeof(*u->st.trash);
+	for (i = 0; i < u->st.n_boxes; i++)
+		n += sizeof(struct mbox) + u->st.boxes[i]->cap * sizeof(struct obox_msg);
+	for (i = 0; i < u->st.n_blocks; i++)
+		n += u->st.blocks[i].open ? u->st.blocks[i].bytes : 0;
+	pthread_mutex_unlock(&u->lock);
+	return n;
+}
+
+struct idle { struct obox_user *u; int64_t last_use; };
+
+static int longest_first(const void *a, const void *b)
+{
+	const struct idle *x = a, *y = b;
+
+	return x->last_use < y->last_use ? -1 : x->last_use > y->last_use;
+}
+
+/* Users nobody has open, the longest idle first; they cannot be opened while they are looked at. */
+static size_t idle_users(struct obox *ob, struct idle **list_r)
+{
+	size_t cap = 0, n = 0, pos = 0;
 	void *v;
 
+	*list_r = NULL;
 	pthread_mutex_lock(&ob->lock);
 	while (hmap_next(&ob->users, &pos, NULL, NULL, &v)) {
 		struct obox_user *u = v;
-		bool idle = u->phase == USER_OPEN && u->refs == 0 && (now - u->last_use > idle_us || ob->users.n > KEPT_USERS);
 
-		if (!idle)
+		if (u->phase != USER_OPEN || u->refs)
 			continue;
-		mem_grow(&list, &cap, n + 1, sizeof(*list));
-		list[n++] = u;
-		u->phase = USER_CLOSING;
+		mem_grow(list_r, &cap, n + 1, sizeof(**list_r));
+		(*list_r)[n++] = (struct idle){ u, u->last_use };
 	}
+	if (n)
+		qsort(*list_r, n, sizeof(**list_r), longest_first);
 	pthread_mutex_unlock(&ob->lock);
-	for (i = 0; i < n; i++) {
-		bool clean = retire(list[i]) == 0;
+	return n;
+}
 
-		user_retire(list[i], clean || list[i]->broken);
+/* Claims u for closing unless somebody opened it since. */
+static bool claim(struct obox *ob, struct obox_user *u)
+{
+	bool mine;
+
+	pthread_mutex_lock(&ob->lock);
+	mine = u->phase == USER_OPEN && u->refs == 0;
+	if (mine)
+		u->phase = USER_CLOSING;
+	pthread_mutex_unlock(&ob->lock);
+	return mine;
+}
+
+/* Users nobody has open go back to the store: after idle_us, or as soon as all of
+ * them together take more than the memory allowed.  Only this function ever
+ * frees users, and under upkeep_lock, so the list stays valid. */
+static void evict(struct obox *ob, int64_t idle_us)
+{
+	int64_t now = clock_mono_us(ob->cfg.clock);
+	uint64_t total = 0;
+	struct idle *list;
+	size_t n = idle_users(ob, &list), i;
+
+	for (i = 0; i < n; i++)
+		total += user_bytes(list[i].u);
+	for (i = 0; i < n; i++) {
+		struct obox_user *u = list[i].u;
+		bool clean;
+
+		if (now - list[i].last_use <= idle_us && total <= ob->cfg.cache_bytes)
+			break;
+		total -= user_bytes(u);
+		if (!claim(ob, u))
+			continue;
+		clean = retire(u) == 0;
+		user_retire(u, clean);	/* one that cannot be written stays: the journal has what is missing in its log */
 	}
 	free(list);
+}
+
+void obox_evict_user(struct obox *ob, const char *name)
+{
+	struct obox_user *u;
+
+	pthread_mutex_lock(&ob->upkeep_lock);
+	pthread_mutex_lock(&ob->lock);
+	u = hmap_gets(&ob->users, name);
+	pthread_mutex_unlock(&ob->lock);
+	if (u && claim(ob, u))
+		user_retire(u, retire(u) == 0);
+	pthread_mutex_unlock(&ob->upkeep_lock);
 }
 
 void obox_upkeep(struct obox *ob)
@@ -512,7 +611,9 @@ void obox_close(struct obox **obp)
 		return;
 	*obp = NULL;
 	obox_checkpoint(ob, NULL, &e);
+	pthread_mutex_lock(&ob->upkeep_lock);
 	evict(ob, -1);
+	pthread_mutex_unlock(&ob->upkeep_lock);
 	all = ob->users.n == 0;
 	if (all && journal_rotate(ob->journal, &old, &e) == 0)
 		journal_drop(ob->journal, old + 1);

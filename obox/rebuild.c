@@ -298,6 +298,7 @@ int obox_rebuild(struct obox *ob, const char *user, bool force, struct obox_chec
 	int rc;
 
 	c->messages = c->damaged = c->missing = c->orphans = c->repaired = 0;
+	obox_evict_user(ob, user);
 	pthread_mutex_lock(&ob->lock);
 	if (hmap_gets(&ob->users, user)) {
 		pthread_mutex_unlock(&ob->lock);

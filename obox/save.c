@@ -175,20 +175,34 @@ static int put_objects(struct batch *b, struct err *err)
 	return rc;
 }
 
+/* What was applied cannot be made durable: nothing more is taken for this user, and what is hidden stays so; under the lock. */
+void user_stop(struct obox_user *u)
+{
+	u->broken = true;
+	pthread_cond_broadcast(&u->visible);
+}
+
 /* Takes back what was applied but cannot be acknowledged; under the lock. */
-static void batch_undo(struct batch *b)
+static int batch_undo(struct batch *b)
 {
 	struct seqset uids = SEQSET_INIT;
 	struct rec r = { .type = REC_EXPUNGE, .guid = b->m->guid, .on = true, .uids = &uids };
 	struct err e = ERR_INIT;
 	uint64_t ticket;
+	int rc = 0;
 
 	seqset_add(&uids, b->first, b->first + (uint32_t)b->n - 1);
 	r.modseq = root_next_modseq(&b->u->st, b->m);
 	r.time = clock_wall_s(b->u->ob->cfg.clock);
-	if (!b->m->deleted && user_commit(b->u, &r, NULL, 1, &ticket, &e) < 0)
-		log_event(LOG_WARN, "unacknowledged message stays in the log: it may appear after a restart", LF_S("user", b->u->name), LF_ERR(&e), LF_END);
+	if (!b->m->deleted)
+		rc = user_commit(b->u, &r, NULL, 1, &ticket, &e);
+	if (rc < 0) {
+		log_event(LOG_WARN, "unacknowledged message stays in the log, hidden: it may appear after a restart", LF_S("user", b->u->name),
+			  LF_ERR(&e), LF_END);
+		user_stop(b->u);
+	}
 	seqset_free(&uids);
+	return rc;
 }
 
 /* Shows UIDs lo..hi and waits until everything before them is shown too; under the lock. */
@@ -197,7 +211,7 @@ void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 	seqset_remove(&m->pending, lo, hi);
 	view_mailbox_changed(m, NULL);
 	pthread_cond_broadcast(&u->visible);
-	while (m->pending.n && m->pending.r[0].lo < lo)
+	while (m->pending.n && m->pending.r[0].lo < lo && !u->broken)
 		pthread_cond_wait(&u->visible, &u->lock);
 }
 
@@ -229,11 +243,10 @@ static int batch_run(struct batch *b, const char *mailbox, uint32_t *uidvalidity
 	else
 		user_wait(u, b->ticket, NULL);	/* the journal borrows the objects until then */
 	pthread_mutex_lock(&u->lock);
-	if (rc < 0)
-		batch_undo(b);
-	else if (b->m->deleted)
+	if (rc == 0 && b->m->deleted)
 		rc = err_set(err, ERR_NOTFOUND, "mailbox was deleted meanwhile");
-	user_show(u, b->m, b->first, b->first + (uint32_t)b->n - 1);
+	if (rc == 0 || batch_undo(b) == 0)
+		user_show(u, b->m, b->first, b->first + (uint32_t)b->n - 1);
 	mbox_unpin(b->m);
 	pthread_mutex_unlock(&u->lock);
 	for (i = 0; rc < 0 && i < b->n; i++)

@@ -10,6 +10,7 @@ include tests/imap/local.mk
 include tests/pop3/local.mk
 include tests/lmtp/local.mk
 include tests/daemon/local.mk
+include tests/crash/local.mk
 include tests/ctl/local.mk
 include tests/system/local.mk
 include tests/fuzz/local.mk

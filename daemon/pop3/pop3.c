@@ -245,6 +245,8 @@ static void cmd_quit(struct pop3 *p)
 	}
 	if (p->deleted.n)
 		log_event(LOG_INF, "messages deleted", LF_S("user", p->c->user), LF_U("messages", seqset_count(&p->deleted)), LF_END);
+	user_unlock(p->c->user);	/* who reads the answer may come again at once */
+	p->locked = false;
 	buf_adds(&p->c->out, "+OK Bye\r\n");
 }
 

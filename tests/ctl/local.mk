@@ -1,1 +1,2 @@
-# Tests of ctl
+TESTS += %reldir%/t_culverctl.py
+EXTRA_DIST += %reldir%/t_culverctl.py

@@ -234,12 +234,18 @@ class Server:
         return replies
 
     def pop3_login(self, user, password="pass", tls=False):
-        c = Line(self.pop3s if tls else self.pop3, tls)
-        assert c.line().startswith("+OK")
-        assert c.cmd("USER " + user).startswith("+OK")
-        reply = c.cmd("PASS " + password)
-        assert reply.startswith("+OK"), reply
-        return c
+        """A connection dropped a moment ago may still have the mailbox: then it tries again."""
+        end = time.monotonic() + 10
+        while True:
+            c = Line(self.pop3s if tls else self.pop3, tls)
+            assert c.line().startswith("+OK")
+            assert c.cmd("USER " + user).startswith("+OK")
+            reply = c.cmd("PASS " + password)
+            if reply.startswith("+OK"):
+                return c
+            c.close()
+            assert reply.startswith("-ERR [IN-USE]") and time.monotonic() < end, reply
+            time.sleep(0.02)
 
     def pop3_count(self, user):
         c = self.pop3_login(user)

@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""culverctl, with culverd running and without: every command, its JSON and its exit status."""
+import glob
+import imaplib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(here, "..", "lib"))
+from server import BUILD, Server, run_tests  # noqa: E402
+
+CORPUS = os.path.join(os.environ.get("top_srcdir", os.path.join(here, "..", "..")), "tests", "corpus")
+S = Server(users=3)
+
+
+def ctl(*args, expect=0, stdin=None):
+    done = subprocess.run([os.path.join(BUILD, "culverctl"), "-c", S.conf, *args], input=stdin, capture_output=True, timeout=120)
+    assert done.returncode == expect, "culverctl %s: %d\n%s%s" % (" ".join(args), done.returncode, done.stdout.decode("utf-8", "replace")[-2000:],
+                                                                 done.stderr.decode("utf-8", "replace"))
+    return done.stdout
+
+
+def lines(*args):
+    return [json.loads(x) for x in ctl("--json", *args).splitlines()]
+
+
+def files(directory):
+    out = {}
+    for path in glob.glob(os.path.join(directory, "**", "cur", "*"), recursive=True) + glob.glob(os.path.join(directory, ".*", "cur", "*")):
+        with open(path, "rb") as f:
+            out.setdefault(os.path.relpath(os.path.dirname(path), directory), []).append((os.path.basename(path).split(":2,")[1], f.read()))
+    return {k: sorted(v) for k, v in out.items()}
+
+
+def users_are_added_listed_and_removed():
+    S.start()
+    ctl("user", "add", "New.User", "--password-stdin", stdin=b"secret\n")
+    assert "new.user" in [u["user"] for u in lines("user", "list")]
+    ctl("user", "add", "new.user", "--password-stdin", stdin=b"x\n", expect=1)
+    assert imaplib.IMAP4("127.0.0.1", S.imap).login("new.user", "secret")[0] == "OK"
+    ctl("user", "passwd", "new.user", "--password-stdin", stdin=b"other\n")
+    assert imaplib.IMAP4("127.0.0.1", S.imap).login("new.user", "other")[0] == "OK"
+    ctl("user", "delete", "new.user")
+    ctl("user", "delete", "new.user", expect=3)
+    ctl("user", "passwd", "nobody", "--password-stdin", stdin=b"x\n", expect=3)
+
+
+def wrong_usage_is_said():
+    for args in ((), ("nonsense",), ("mailbox", "list"), ("fetch", "x"), ("check",), ("undelete", "user0", "--since", "yesterdayish"), ("who", "x")):
+        ctl(*args, expect=2)
+    ctl("mailbox", "status", "user0", "none", expect=3)
+    ctl("fetch", "user0", "INBOX", "999", expect=3)
+    ctl("dump", "u/000/none/root", expect=3)
+
+
+def mailboxes_are_managed():
+    ctl("mailbox", "create", "user0", "Work/Täglich", "--special-use", "Archive")
+    ctl("mailbox", "create", "user0", "Work/Täglich", expect=1)
+    boxes = {m["mailbox"]: m for m in lines("mailbox", "list", "user0")}
+    assert set(boxes) == {"INBOX", "Work", "Work/Täglich"} and boxes["Work/Täglich"]["special_use"] == ["\\Archive"]
+    ctl("mailbox", "rename", "user0", "Work", "Old")
+    ctl("mailbox", "subscribe", "user0", "Old")
+    assert {m["mailbox"]: m for m in lines("mailbox", "list", "user0")}["Old"]["subscribed"]
+    ctl("mailbox", "delete", "user0", "Old/Täglich")
+    assert lines("mailbox", "status", "user0", "Old")[0]["messages"] == 0
+    ctl("mailbox", "delete", "user0", "INBOX", expect=1)
+
+
+def make_maildir(top):
+    for folder in ("", ".Entw&APw-rfe", ".a.b"):
+        for sub in ("cur", "new", "tmp"):
+            os.makedirs(os.path.join(top, folder, sub))
+    def put(folder, name, text):
+        with open(os.path.join(top, folder, "cur", name), "wb") as f:
+            f.write(text)
+    put("", "1.a:2,S", b"Subject: one\n\nseen\n")
+    put("", "2.a:2,FRab", b"Subject: two\n\nflags and keywords\n")
+    put(".a.b", "3.a:2,DT", b"Subject: three\r\n\r\ncrlf\r\n")
+    with open(os.path.join(top, "dovecot-keywords"), "w") as f:
+        f.write("0 $Label1\n1 work\n")
+
+
+def a_maildir_goes_in_and_comes_out_the_same():
+    src, out = os.path.join(S.dir, "maildir"), os.path.join(S.dir, "maildir.out")
+    make_maildir(src)
+    assert lines("import", "user1", src)[-1]["messages"] == 3
+    boxes = {m["mailbox"]: m for m in lines("mailbox", "list", "user1")}
+    assert set(boxes) == {"INBOX", "Entwürfe", "a", "a/b"} and boxes["INBOX"]["messages"] == 2, boxes
+    msgs = {tuple(m["flags"]): m for m in lines("fetch", "user1", "INBOX")}
+    assert msgs["\\Answered", "\\Flagged"]["keywords"] == ["$Label1", "work"], msgs
+    assert ctl("fetch", "user1", "INBOX", "1") == b"Subject: one\r\n\r\nseen\r\n"
+    ctl("export", "user1", out, "--format", "maildir")
+    want = files(src)
+    want[".a.b/cur"] = [(f, b.replace(b"\r\n", b"\n")) for f, b in want[".a.b/cur"]]
+    assert files(out) == want, (files(out), want)
+
+
+def an_mbox_goes_in_and_comes_out_the_same():
+    path, first, second = (os.path.join(S.dir, n) for n in ("in.mbox", "first.mbox", "second.mbox"))
+    with open(path, "w") as f:
+        f.write("From a@b Sat Jan  3 01:05:34 1996\nSubject: 1\nStatus: RO\nX-Status: F\n\n>From the start\n>>From deeper\n\n"
+                "From a@b Sat Jan  3 01:05:35 1996\nSubject: 2\n\nno end of line")
+    assert lines("import", "user1", path, "--mailbox", "mbox")[-1]["messages"] == 2
+    msgs = lines("fetch", "user1", "mbox")
+    assert msgs[0]["flags"] == ["\\Flagged", "\\Seen"] and msgs[0]["date"] == 820631134, msgs
+    assert ctl("fetch", "user1", "mbox", "1").endswith(b"\r\n\r\nFrom the start\r\n>From deeper\r\n")
+    ctl("export", "user1", first, "--mailbox", "mbox")
+    assert lines("import", "user1", first, "--mailbox", "again")[-1]["messages"] == 2
+    for name in sorted(os.listdir(os.path.join(CORPUS, "mbox"))):
+        ctl("import", "user1", os.path.join(CORPUS, "mbox", name), "--mailbox", "corpus", "--format", "mbox")
+    assert len(lines("fetch", "user1", "corpus")) >= 4
+    ctl("export", "user1", first, "--mailbox", "mbox", expect=1)      # nothing is overwritten
+
+
+def parts_and_information():
+    S.deliver(["user2"], b"Subject: =?utf-8?q?gr=C3=BCn?=\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\ntext\r\n--x\r\n"
+              b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\nAAEC/w==\r\n--x--\r\n")
+    assert ctl("fetch", "user2", "INBOX", "1", "--part", "1") == b"text"
+    assert ctl("fetch", "user2", "INBOX", "1", "--part", "2", "--decode") == b"\0\1\2\xff"
+    ctl("fetch", "user2", "INBOX", "1", "--part", "3", expect=3)
+    info = lines("fetch", "user2", "INBOX", "1")[0]
+    assert ["Subject", "grün"] in info["headers"] and info["saved_as"]["envelope_to"] == "user2", info
+
+
+def who_is_logged_in():
+    c = imaplib.IMAP4("127.0.0.1", S.imap)
+    c.login("user2", "pass")
+    assert [w["user"] for w in lines("who") if w["protocol"] == "imap" and w["user"]].count("user2") == 1
+    c.logout()
+
+
+def expunged_mail_comes_back():
+    c = imaplib.IMAP4("127.0.0.1", S.imap)
+    c.login("user2", "pass")
+    c.select()
+    c.store("1:*", "+FLAGS", "\\Deleted")
+    c.expunge()
+    c.logout()
+    assert [m["uid"] for m in lines("undelete", "user2", "--list")] == [1]
+    assert lines("undelete", "user2", "--since", "1h")[0]["messages"] == 1
+    assert [m["uid"] for m in lines("fetch", "user2", "INBOX")] == [2]
+
+
+def check_and_gc_find_all_well():
+    for u in ("user0", "user1", "user2"):
+        assert lines("check", u, "--bodies")[-1]["damaged"] == 0
+    ctl("check", "--all")
+    ctl("gc", "--all", "--now")
+    ctl("flush", "--all")
+    ctl("check", "--all", "--bodies")
+
+
+def every_object_can_be_dumped():
+    store = os.path.join(S.state, "store")
+    keys = [os.path.relpath(os.path.join(d, f), store) for d, _, fs in os.walk(store) for f in fs if ".culver" not in d]
+    assert any("/idx/user/" in k for k in keys) and any("/m/" in k for k in keys)
+    for k in keys:
+        assert len(ctl("dump", k)) > 20
+        for line in ctl("--json", "dump", k).splitlines():
+            json.loads(line)
+
+
+def the_same_without_culverd():
+    assert S.stop() == 0
+    assert {m["mailbox"] for m in lines("mailbox", "list", "user1")} >= {"INBOX", "mbox", "corpus"}
+    ctl("who", expect=5)
+    ctl("mailbox", "create", "user0", "Offline")
+    ctl("check", "--all", "--bodies")
+    S.start()
+    assert "Offline" in [m["mailbox"] for m in lines("mailbox", "list", "user0")]
+
+
+def message_objects_alone_bring_everything_back():
+    before = {u: {(m["mailbox"], i["uid"], i["size"]) for m in lines("mailbox", "list", u) if m["exists"] for i in lines("fetch", u, m["mailbox"])}
+              for u in ("user1", "user2")}
+    S.stop()
+    for top in glob.glob(os.path.join(S.state, "store", "u", "*", "*")):
+        for name in os.listdir(top):
+            if name != "m":
+                path = os.path.join(top, name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+    shutil.rmtree(os.path.join(S.state, "nodes"))
+    ctl("rebuild", "--all")
+    S.start()
+    for u in before:
+        after = {(m["mailbox"], i["uid"], i["size"]) for m in lines("mailbox", "list", u) if m["exists"] for i in lines("fetch", u, m["mailbox"])}
+        moved = {x for x in before[u] if x not in after}
+        assert not moved or u == "user2", (u, moved)    # user2's message has been undeleted: its object knows the UID it was saved under
+        assert len(after) == len(before[u])
+    ctl("check", "--all", "--bodies")
+    ctl("rebuild", "user1", expect=1)       # there is a readable root
+    S.stop()
+
+
+def damage_is_found_and_named():
+    path = sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "user1", "m", "*")))[0]
+    data = bytearray(open(path, "rb").read())
+    data[-5] ^= 1
+    open(path, "wb").write(data)
+    out = ctl("check", "user1", "--bodies", expect=4).decode()
+    assert "user1" in out and "UID" in out and "damage" in out, out
+    os.unlink(path)
+    out = ctl("check", "user1", expect=4).decode()
+    assert "missing" in out
+    ctl("check", "user1", "--repair")
+    ctl("check", "user1")
+
+
+def the_settings_are_printed():
+    assert b"worker_count" in ctl("config")
+
+
+if __name__ == "__main__":
+    try:
+        run_tests([
+            users_are_added_listed_and_removed, wrong_usage_is_said, mailboxes_are_managed, a_maildir_goes_in_and_comes_out_the_same,
+            an_mbox_goes_in_and_comes_out_the_same, parts_and_information, who_is_logged_in, expunged_mail_comes_back,
+            check_and_gc_find_all_well, every_object_can_be_dumped, the_same_without_culverd, message_objects_alone_bring_everything_back,
+            damage_is_found_and_named, the_settings_are_printed,
+        ])
+    finally:
+        S.clean()
