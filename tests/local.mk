@@ -12,5 +12,6 @@ include tests/lmtp/local.mk
 include tests/daemon/local.mk
 include tests/crash/local.mk
 include tests/ctl/local.mk
+include tests/system/local.mk
 include tests/fuzz/local.mk
 endif

@@ -165,6 +165,12 @@ class Server:
         except FileNotFoundError:
             return ""
 
+    def assert_log_is_clean(self, ignore=None):
+        """No errors and no reports of sanitizers.  ignore: pattern of lines that are as they should be."""
+        bad = [x for x in self.log_text().splitlines() if re.search(r"^\S+Z error |Sanitizer|runtime error:|out of memory|assert", x)]
+        bad = [x for x in bad if not (ignore and re.search(ignore, x))]
+        assert not bad, "\n".join(bad[:20]) + "\n" + (self.log_text()[-6000:] if "anitizer" in self.log_text() else "")
+
     def pids(self, role=None):
         """pid by (role, index)"""
         found = {}
