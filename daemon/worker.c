@@ -250,6 +250,7 @@ static void worker_init(struct worker *w)
 	w->lock_fd = -1;
 	w->wake_src.fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
+	pthread_rwlock_init(&w->peers, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&w->changed, &attr);

@@ -31,10 +31,9 @@
 #include "base/b64.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/wake.h"
 
 #include <errno.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { FRAME_SLACK = 512, ENTRY_SLACK = 400 };
@@ -44,7 +43,7 @@ enum { FRAME_SLACK = 512, ENTRY_SLACK = 400 };
 struct journal_waiter {
 	struct journal_waiter *next;
 	uint64_t ticket;
-	_Atomic uint32_t woken;		/* a futex */
+	struct wake wake;
 };
 
 int journal_open(const char *dir, const struct seal_keys *keys, struct journal **j_r, struct err *err)
@@ -188,17 +187,14 @@ static struct journal_waiter *take_waiters(struct journal *j)
 	return woken;
 }
 
-/* Without j's lock, which they would have to wait for.  A waiter may be gone
- * before it is woken: that is then a stray wake-up of whoever has that address,
- * which all users of futexes expect. */
+/* Without j's lock, which they would have to wait for. */
 static void wake_all(struct journal_waiter *w)
 {
 	struct journal_waiter *next;
 
 	for (; w; w = next) {
-		next = w->next;
-		atomic_store(&w->woken, 1);
-		syscall(SYS_futex, &w->woken, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+		next = w->next;	/* w is gone once it knows */
+		wake_up(&w->wake);
 	}
 }
 
@@ -207,11 +203,11 @@ static void wait_turn(struct journal *j, uint64_t ticket)
 {
 	struct journal_waiter w = { .ticket = ticket };
 
+	wake_init(&w.wake);
 	*j->waiters_end = &w;
 	j->waiters_end = &w.next;
 	pthread_mutex_unlock(&j->lock);
-	while (!atomic_load(&w.woken))
-		syscall(SYS_futex, &w.woken, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+	wake_wait(&w.wake, -1);
 	pthread_mutex_lock(&j->lock);
 }
 

@@ -10,7 +10,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/list.c \
 	%reldir%/mbox.c \
 	%reldir%/mobj.c \
-	%reldir%/msgin.c \
+	%reldir%/msgin.c %reldir%/msgin-private.h %reldir%/msgin-pass.c \
 	%reldir%/obox.c %reldir%/obox.h %reldir%/obox-private.h \
 	%reldir%/pack.c \
 	%reldir%/rebuild.c \
