@@ -230,7 +230,7 @@ static void final_reply(struct imap_session *s, struct fetch *f)
 		put_uids(&s->cmd.reply, &f->lost);
 	} else if (f->unknown_cte) {
 		imap_reply(s, "NO [UNKNOWN-CTE] A part has a content transfer encoding that cannot be decoded");
-	} else if (f->gone && !s->cmd.uid) {
+	} else if (f->gone && f->by_number) {
 		imap_reply(s, "NO [EXPUNGEISSUED] Some of the messages were expunged already");
 	} else if (f->seen_failed) {
 		imap_reply(s, "NO [UNAVAILABLE] The messages were sent, but could not be marked \\Seen");
@@ -312,6 +312,7 @@ void imap_cmd_fetch(struct imap_session *s, struct lex *lx)
 		imap_enable_condstore(s);
 	if (f->changedsince && !obox_view_modseq_known(s->view, f->changedsince))
 		f->changedsince = 0;	/* a crash took back changes: tell all */
+	f->by_number = !s->cmd.uid;
 	if (f->vanished)
 		put_vanished(s, &set, f->changedsince);
 	fetch_run(s, f, "Fetch completed");

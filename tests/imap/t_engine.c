@@ -477,6 +477,42 @@ static void mail_arriving_meanwhile_wakes_an_idle_session(void **state)
 	world_close(&w);
 }
 
+/* RFC 9051 section 6.3.2: a NO would mean that no mailbox is selected. */
+static void select_with_qresync_succeeds_whatever_is_expunged_meanwhile(void **state)
+{
+	struct world w;
+	struct client *c, *other;
+	char *text, cmd[100];
+	unsigned i;
+
+	world_open(&w);
+	for (i = 0; i < 4000; i++)
+		deliver(&w, i, 1);
+	other = selected(&w);
+	c = client_new(&w, "joe", "login");
+	send_text(c, "a ENABLE QRESYNC\r\nb SELECT INBOX\r\n");
+	text = take_all(c);
+	snprintf(cmd, sizeof(cmd), "c SELECT INBOX (QRESYNC (%lu 1))\r\n", strtoul(strstr(text, "UIDVALIDITY ") + 12, NULL, 10));
+	free(text);
+	c->slow = true;
+	client_queue(c, cmd, strlen(cmd));
+	assert_int_equal(c->conn.ops->run(&c->conn, CONN_EV_INPUT), CONN_WANT_DRAIN);
+	send_text(other, "x UID STORE 1,4000 +FLAGS (\\Deleted)\r\nx EXPUNGE\r\n");
+	client_run(c, CONN_EV_DRAINED);
+	text = take_all(c);
+	expect_in(text, "* 3999 FETCH ");
+	assert_null(strstr(text, "* 4000 FETCH "));
+	expect_in(text, "\r\nc OK ");
+	free(text);
+	send_text(c, "d NOOP\r\n");
+	text = take_all(c);
+	expect_in(text, "* VANISHED 1,4000\r\n");
+	free(text);
+	client_free(&c);
+	client_free(&other);
+	world_close(&w);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -489,6 +525,7 @@ int main(void)
 		cmocka_unit_test(input_may_be_cut_anywhere),
 		cmocka_unit_test(an_idle_session_is_small),
 		cmocka_unit_test(mail_arriving_meanwhile_wakes_an_idle_session),
+		cmocka_unit_test(select_with_qresync_succeeds_whatever_is_expunged_meanwhile),
 	};
 
 	log_init("test", LOG_ERROR + 1, LOG_FMT_TEXT);
