@@ -68,10 +68,13 @@ static void set_seen(struct imap_session *s, struct fetch *f)
 		}
 	}
 	for (i = 0; changed.n && i < f->n; i++) {
+		struct obox_msg now;
+
 		if (!seqset_contains(&changed, f->batch[i].uid))
 			continue;
-		f->batch[i].flags |= OBOX_SEEN;
-		f->batch[i].modseq = modseq;
+		/* read again: others may have changed flags since, and flags and mod-sequence must be of one moment */
+		if (obox_view_read(s->view, f->batch_seq[i], &now, 1) == 1)
+			f->batch[i] = now;
 		f->batch_seen[i] = true;
 	}
 	seqset_free(&uids);
