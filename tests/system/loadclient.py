@@ -122,8 +122,8 @@ class LoadClient:
     def good(self, text, *allowed):
         """The answer, which is OK or NO with one of the response codes."""
         status = self.one(text)
-        ok = status.startswith(b"OK") or any(status.startswith(b"NO [%s]" % a.encode()) for a in allowed)
-        ok = ok or (self.was == TEMPORARY and status.startswith(b"NO [NONEXISTENT]"))
+        ok = status.startswith(b"OK") or any(status.startswith((b"NO [%s]" % a.encode(), b"NO [%s " % a.encode())) for a in allowed)
+        ok = ok or (self.was == TEMPORARY and status.startswith(b"NO "))  # it may just have been deleted
         need(ok, text[:120], "->", status)
         return status
 
