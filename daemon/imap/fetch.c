@@ -68,10 +68,13 @@ static void set_seen(struct imap_session *s, struct fetch *f)
 		}
 	}
 	for (i = 0; changed.n && i < f->n; i++) {
+		struct obox_msg now;
+
 		if (!seqset_contains(&changed, f->batch[i].uid))
 			continue;
-		f->batch[i].flags |= OBOX_SEEN;
-		f->batch[i].modseq = modseq;
+		/* read again: others may have changed flags since, and flags and mod-sequence must be of one moment */
+		if (obox_view_read(s->view, f->batch_seq[i], &now, 1) == 1)
+			f->batch[i] = now;
 		f->batch_seen[i] = true;
 	}
 	seqset_free(&uids);
@@ -230,7 +233,7 @@ static void final_reply(struct imap_session *s, struct fetch *f)
 		put_uids(&s->cmd.reply, &f->lost);
 	} else if (f->unknown_cte) {
 		imap_reply(s, "NO [UNKNOWN-CTE] A part has a content transfer encoding that cannot be decoded");
-	} else if (f->gone && !s->cmd.uid) {
+	} else if (f->gone && f->by_number) {
 		imap_reply(s, "NO [EXPUNGEISSUED] Some of the messages were expunged already");
 	} else if (f->seen_failed) {
 		imap_reply(s, "NO [UNAVAILABLE] The messages were sent, but could not be marked \\Seen");
@@ -312,6 +315,7 @@ void imap_cmd_fetch(struct imap_session *s, struct lex *lx)
 		imap_enable_condstore(s);
 	if (f->changedsince && !obox_view_modseq_known(s->view, f->changedsince))
 		f->changedsince = 0;	/* a crash took back changes: tell all */
+	f->by_number = !s->cmd.uid;
 	if (f->vanished)
 		put_vanished(s, &set, f->changedsince);
 	fetch_run(s, f, "Fetch completed");

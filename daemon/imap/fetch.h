@@ -58,6 +58,7 @@ struct fetch {
 	bool vanished;
 	bool needs_summary, needs_body;
 	bool sets_seen;
+	bool by_number;			/* the client must hear that a message is expunged already */
 	bool has_uid, has_flags, has_modseq;
 	const char *done;		/* the OK at the end */
 	/* where it is */

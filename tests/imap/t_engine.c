@@ -477,6 +477,119 @@ static void mail_arriving_meanwhile_wakes_an_idle_session(void **state)
 	world_close(&w);
 }
 
+struct toggler {
+	struct client *c;
+	atomic_bool stop;
+};
+
+static void *toggle_flagged(void *ctx)
+{
+	struct toggler *t = ctx;
+
+	while (!atomic_load(&t->stop)) {
+		send_text(t->c, "x STORE 1 +FLAGS.SILENT (\\Flagged)\r\nx STORE 1 -FLAGS.SILENT (\\Flagged)\r\n");
+		buf_clear(&t->c->got);
+	}
+	return NULL;
+}
+
+struct told {
+	unsigned long long modseq;
+	char flags[100];
+};
+
+/* Each line with FLAGS and MODSEQ: one mod-sequence never has two sets of flags. */
+static void check_told(const char *text, struct told *last)
+{
+	const char *flags, *modseq, *end;
+
+	for (; (flags = strstr(text, "FLAGS (")) != NULL; text = end) {
+		unsigned long long n;
+		size_t len;
+
+		end = strstr(flags, "\r\n");
+		modseq = strstr(flags, "MODSEQ (");
+		assert_true(end && modseq && modseq < end);
+		len = strcspn(flags, ")");
+		assert_true(len < sizeof(last->flags));
+		n = strtoull(modseq + 8, NULL, 10);
+		if (n == last->modseq && (strlen(last->flags) != len || memcmp(flags, last->flags, len) != 0)) {
+			print_error("mod-sequence %llu: %s and %.*s\n", n, last->flags, (int)len, flags);
+			fail();
+		}
+		last->modseq = n;
+		memcpy(last->flags, flags, len);
+		last->flags[len] = '\0';
+	}
+}
+
+static void flags_told_with_seen_belong_to_their_mod_sequence(void **state)
+{
+	struct world w;
+	struct client *c;
+	struct toggler t;
+	struct told last = { 0, "" };
+	pthread_t thread;
+	unsigned i;
+
+	world_open(&w);
+	deliver(&w, 1, 1);
+	c = selected(&w);
+	t.c = selected(&w);
+	atomic_init(&t.stop, false);
+	send_text(c, "a ENABLE CONDSTORE\r\n");
+	assert_int_equal(pthread_create(&thread, NULL, toggle_flagged, &t), 0);
+	for (i = 0; i < 5000; i++) {
+		char *text;
+
+		send_text(c, "a STORE 1 -FLAGS.SILENT (\\Seen)\r\nb NOOP\r\nc FETCH 1 (BODY[])\r\nd NOOP\r\n");
+		text = take_all(c);
+		check_told(strstr(text, "a OK"), &last);
+		free(text);
+	}
+	atomic_store(&t.stop, true);
+	pthread_join(thread, NULL);
+	client_free(&c);
+	client_free(&t.c);
+	world_close(&w);
+}
+
+/* RFC 9051 section 6.3.2: a NO would mean that no mailbox is selected. */
+static void select_with_qresync_succeeds_whatever_is_expunged_meanwhile(void **state)
+{
+	struct world w;
+	struct client *c, *other;
+	char *text, cmd[100];
+	unsigned i;
+
+	world_open(&w);
+	for (i = 0; i < 4000; i++)
+		deliver(&w, i, 1);
+	other = selected(&w);
+	c = client_new(&w, "joe", "login");
+	send_text(c, "a ENABLE QRESYNC\r\nb SELECT INBOX\r\n");
+	text = take_all(c);
+	snprintf(cmd, sizeof(cmd), "c SELECT INBOX (QRESYNC (%lu 1))\r\n", strtoul(strstr(text, "UIDVALIDITY ") + 12, NULL, 10));
+	free(text);
+	c->slow = true;
+	client_queue(c, cmd, strlen(cmd));
+	assert_int_equal(c->conn.ops->run(&c->conn, CONN_EV_INPUT), CONN_WANT_DRAIN);
+	send_text(other, "x UID STORE 1,4000 +FLAGS (\\Deleted)\r\nx EXPUNGE\r\n");
+	client_run(c, CONN_EV_DRAINED);
+	text = take_all(c);
+	expect_in(text, "* 3999 FETCH ");
+	assert_null(strstr(text, "* 4000 FETCH "));
+	expect_in(text, "\r\nc OK ");
+	free(text);
+	send_text(c, "d NOOP\r\n");
+	text = take_all(c);
+	expect_in(text, "* VANISHED 1,4000\r\n");
+	free(text);
+	client_free(&c);
+	client_free(&other);
+	world_close(&w);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -489,6 +602,8 @@ int main(void)
 		cmocka_unit_test(input_may_be_cut_anywhere),
 		cmocka_unit_test(an_idle_session_is_small),
 		cmocka_unit_test(mail_arriving_meanwhile_wakes_an_idle_session),
+		cmocka_unit_test(flags_told_with_seen_belong_to_their_mod_sequence),
+		cmocka_unit_test(select_with_qresync_succeeds_whatever_is_expunged_meanwhile),
 	};
 
 	log_init("test", LOG_ERROR + 1, LOG_FMT_TEXT);

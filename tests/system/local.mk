@@ -1,2 +1,3 @@
-TESTS += %reldir%/t_clients.py %reldir%/t_corpus.py
-EXTRA_DIST += %reldir%/t_clients.py %reldir%/t_corpus.py %reldir%/mailgen.py %reldir%/mimewalk.py tests/lib/wire.py
+TESTS += %reldir%/t_clients.py %reldir%/t_corpus.py %reldir%/t_stream.py
+EXTRA_DIST += %reldir%/t_clients.py %reldir%/t_corpus.py %reldir%/t_stream.py %reldir%/loadclient.py %reldir%/mailgen.py \
+	%reldir%/mimewalk.py %reldir%/model.py tests/lib/wire.py
