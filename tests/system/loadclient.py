@@ -201,7 +201,7 @@ class LoadClient:
         if name == TEMPORARY and status.startswith(b"NO [NONEXISTENT]"):
             return False
         need(status.startswith(b"OK"), text, "->", status)
-        self.opened(name, lines, old)
+        self.opened(name, verb, lines, old)
         return True
 
     def qresync(self, uidvalidity, modseq, entries):
@@ -223,8 +223,8 @@ class LoadClient:
                 return lines + [r[len(tag) + 1:]]
             lines.append(r)
 
-    def opened(self, name, lines, old):
-        s = Mailbox(self.user, name)
+    def opened(self, name, verb, lines, old):
+        s = Mailbox(self.user, name, verb == "EXAMINE")
         number = {}
         for r in lines:
             m = re.match(rb"\* (?:OK \[(UIDVALIDITY|UIDNEXT|HIGHESTMODSEQ) (\d+)\]|(\d+) EXISTS)", r)
@@ -359,15 +359,8 @@ class LoadClient:
             return
         uid, numbers, entries = self.some()
         if numbers:
-            before = [(e, e.flags, e.modseq) for e in entries]
-            status = self.good("%sSTORE %s %s" % (uid, numbers, self.flag_change(entries, self.r.random() < 0.3)), "EXPUNGEISSUED", "READ-ONLY")
-            if status.startswith(b"NO [READ-ONLY]"):
-                self.undo(before)
-
-    @staticmethod
-    def undo(before):
-        for e, flags, modseq in before:
-            e.flags, e.modseq = flags, modseq
+            silent = self.r.random() < 0.3 and not self.sel.read_only
+            self.good("%sSTORE %s %s" % (uid, numbers, self.flag_change(entries, silent)), "EXPUNGEISSUED", "READ-ONLY")
 
     def store_unchanged(self):
         if not self.condstore or not self.have():

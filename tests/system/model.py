@@ -63,8 +63,8 @@ class Entry:
 class Mailbox:
     """The selected mailbox."""
 
-    def __init__(self, user, name):
-        self.user, self.name = user, name
+    def __init__(self, user, name, read_only=False):
+        self.user, self.name, self.read_only = user, name, read_only
         self.entries = []
         self.uidvalidity = self.uidnext = self.told_modseq = 0
         self.top = 0  # largest UID that was shown
