@@ -3,8 +3,8 @@
  *
  *   loop thread   descriptors, timers, messages from other processes
  *   pool          borrows a session while it has something to do
- *   deliveries    a second pool: deliveries for other workers and helpers of
- *                 large ones.  These wait for the disk only, never for another
+ *   deliveries    a second pool: deliveries for other workers, helpers of
+ *                 large ones, and reading ahead.  These wait for the disk only, never for another
  *                 worker, so two workers full of sessions cannot block each other.
  *   upkeep        obox_upkeep every second
  *
@@ -44,6 +44,7 @@ struct worker {
 	struct objstore *store;
 	struct seal_keys *keys;
 	struct pool *pool, *deliveries;
+	size_t cores;
 	int lock_fd;
 	/* changed by the loop thread only, with lock */
 	struct session *sessions;

@@ -241,6 +241,8 @@ int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_bo
 uint64_t obox_body_size(const struct obox_body *b);
 /* len bytes at off exactly (both within the size); reads and checks only the chunks concerned. */
 int obox_body_read(struct obox_body *b, uint64_t off, void *data, size_t len, struct err *err);
+/* Reads and checks what the first 128 KiB are in now, so that reading them waits for nothing. */
+int obox_body_load(struct obox_body *b, struct err *err);
 void obox_body_close(struct obox_body **b);
 /* The save record of a message object: where it came from. */
 struct obox_origin {
