@@ -11,4 +11,5 @@ noinst_LIBRARIES += %reldir%/libbase.a
 	%reldir%/mem.c %reldir%/mem.h \
 	%reldir%/seqset.c %reldir%/seqset.h \
 	%reldir%/settings.c %reldir%/settings.h %reldir%/settings-private.h \
-	%reldir%/settings-value.c
+	%reldir%/settings-value.c \
+	%reldir%/wake.c %reldir%/wake.h

@@ -6,6 +6,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "daemon/imap/utf7.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -154,44 +155,16 @@ static int write_file(const char *path, const struct buf *text, int64_t date, st
 	return rc;
 }
 
-/* UTF-8 to the modified UTF-7 of Maildir++ directory names. */
+/* The name of a Maildir++ directory, without its first dot. */
 static char *maildir_name(const char *name)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
 	struct buf b = BUF_INIT(0);
-	const unsigned char *p = (const unsigned char *)name;
+	size_t i;
 
-	while (*p) {
-		uint32_t acc = 0, bits = 0;
-
-		if (*p < 0x80) {
-			buf_adds(&b, *p == '&' ? "&-" : *p == '/' ? "." : (char[]){ (char)*p, 0 });
-			p++;
-			continue;
-		}
-		buf_addc(&b, '&');
-		while (*p >= 0x80) {
-			uint32_t u = *p < 0xe0 ? *p & 31 : *p < 0xf0 ? *p & 15 : *p & 7, half[2];
-			int n = 1, i;
-
-			for (p++; (*p & 0xc0) == 0x80; p++)
-				u = u << 6 | (*p & 63);
-			half[0] = u;
-			if (u >= 0x10000) {
-				half[0] = 0xd800 + ((u - 0x10000) >> 10);
-				half[1] = 0xdc00 + ((u - 0x10000) & 0x3ff);
-				n = 2;
-			}
-			for (i = 0; i < n; i++) {
-				acc = acc << 16 | half[i];
-				for (bits += 16; bits >= 6; bits -= 6)
-					buf_addc(&b, digits[acc >> (bits - 6) & 63]);
-			}
-		}
-		if (bits)
-			buf_addc(&b, digits[acc << (6 - bits) & 63]);
-		buf_addc(&b, '-');
-	}
+	utf7_encode(name, strlen(name), &b);
+	for (i = 0; i < b.len; i++)
+		if (b.data[i] == '/')
+			b.data[i] = '.';
 	return buf_detach(&b);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "daemon/imap/utf7.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -420,64 +421,22 @@ static int import_folder(struct import *im, const char *dir, const char *mailbox
 	return rc;
 }
 
-/* Modified UTF-7 of Maildir++ names (RFC 3501 section 5.1.3) into UTF-8; what is not is taken as it is. */
+/* A Maildir++ directory name without its first dot, in modified UTF-7; what is not is taken as it is. */
 static char *folder_name(const char *base, const char *name)
 {
 	struct buf b = BUF_INIT(0);
-	const char *p;
+	size_t i, start;
 
 	if (strcasecmp(base, "INBOX") != 0)
 		buf_addf(&b, "%s/", base);
-	for (p = name; *p; p++) {
-		uint32_t acc = 0, bits = 0, hi = 0;
-
-		if (*p != '&') {
-			buf_addc(&b, *p == '.' ? '/' : *p);
-			continue;
-		}
-		if (p[1] == '-') {
-			buf_addc(&b, '&');
-			p++;
-			continue;
-		}
-		for (p++; *p && *p != '-'; p++) {
-			static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
-			const char *d = strchr(digits, *p);
-			uint32_t u;
-
-			if (!d)
-				break;
-			acc = acc << 6 | (uint32_t)(d - digits);
-			bits += 6;
-			if (bits < 16)
-				continue;
-			bits -= 16;
-			u = acc >> bits & 0xffff;
-			if (u >= 0xd800 && u < 0xdc00) {
-				hi = u;
-				continue;
-			}
-			if (u >= 0xdc00 && u < 0xe000 && hi)
-				u = 0x10000 + ((hi - 0xd800) << 10) + (u - 0xdc00);
-			if (u < 0x80) {
-				buf_addc(&b, (int)u);
-			} else if (u < 0x800) {
-				buf_addc(&b, 0xc0 | (int)(u >> 6));
-				buf_addc(&b, 0x80 | (int)(u & 63));
-			} else if (u < 0x10000) {
-				buf_addc(&b, 0xe0 | (int)(u >> 12));
-				buf_addc(&b, 0x80 | (int)(u >> 6 & 63));
-				buf_addc(&b, 0x80 | (int)(u & 63));
-			} else {
-				buf_addc(&b, 0xf0 | (int)(u >> 18));
-				buf_addc(&b, 0x80 | (int)(u >> 12 & 63));
-				buf_addc(&b, 0x80 | (int)(u >> 6 & 63));
-				buf_addc(&b, 0x80 | (int)(u & 63));
-			}
-		}
-		if (!*p)
-			break;
+	start = b.len;
+	if (utf7_decode(name, strlen(name), &b) < 0) {
+		buf_truncate(&b, start);
+		buf_adds(&b, name);
 	}
+	for (i = start; i < b.len; i++)
+		if (b.data[i] == '.')
+			b.data[i] = '/';
 	return buf_detach(&b);
 }
 

@@ -10,4 +10,4 @@ culverctl_SOURCES = \
 	%reldir%/culverctl.c \
 	%reldir%/local.c \
 	%reldir%/output.c
-culverctl_LDADD = daemon/admin/libadmin.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)
+culverctl_LDADD = daemon/admin/libadmin.a daemon/imap/libimap.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)

@@ -95,6 +95,9 @@ struct conn_env {
 	bool detail_mailbox;		/* LMTP: user+detail goes to the mailbox detail when there is one */
 	/* LMTP: delivers to users of this worker and of others, see lmtp/lmtp.h. Blocks. */
 	void (*deliver)(struct conn_env *env, struct lmtp_delivery *d);
+	/* Calls fn(ctx, 0..n-1), some of them on other threads, and returns when all have
+	 * returned; fn may wait for the disk. NULL: call them one after the other. */
+	void (*each)(struct conn_env *env, size_t n, void (*fn)(void *ctx, size_t i), void *ctx);
 	void *worker;
 };
 

@@ -21,7 +21,7 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 	%reldir%/gate-relay.c \
 	%reldir%/gate-sandbox.c \
 	%reldir%/gate-tls.c \
-	%reldir%/loop.c %reldir%/loop.h \
+	%reldir%/lurk.c %reldir%/lurk.h %reldir%/loop.c %reldir%/loop.h \
 	%reldir%/master.c %reldir%/master.h \
 	%reldir%/master-child.c \
 	%reldir%/master-listen.c \

@@ -8,7 +8,7 @@
  *   child to master     MSG_READY; MSG_IDLE (a stopping worker: no sessions any more)
  *   gate, master to worker   MSG_CONN + the client's (or a relay's) descriptor
  *   gate, worker to auth     MSG_VERIFY, MSG_EXISTS;  back: MSG_ANSWER
- *   worker to worker    MSG_DELIVER + memfd of the message; back: MSG_DELIVERED */
+ *   worker to worker    MSG_DELIVER + file of a large message; back: MSG_DELIVERED */
 #ifndef DAEMON_MSG_H
 #define DAEMON_MSG_H
 #include <stdbool.h>

@@ -2,52 +2,104 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/wake.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 
-enum { IDLE_SECONDS = 10, STACK_BYTES = 1 << 20, HELPERS_MAX = 16 };
+enum { IDLE_MS = 10000, STACK_BYTES = 1 << 20, HELPERS_MAX = 16 };
+
+/* A thread that waits; the one that came last is woken first, so that the
+ * others can end and few stacks are warm. */
+struct idler {
+	struct idler *next;
+	struct pool_task *task;
+	bool taken;		/* off the list: it will be woken */
+	struct wake wake;
+};
 
 struct pool {
 	pthread_mutex_t lock;
-	pthread_cond_t work, ended;
+	pthread_cond_t ended;
 	struct pool_task *head, **tail;
-	size_t queued, threads, idle, max;
+	struct idler *idle;
+	size_t threads, max;
 	bool quit;
 };
 
-/* With the lock; false: this thread should end. */
-static bool wait_for_work(struct pool *p)
+/* With the lock. */
+static struct idler *take_idler(struct pool *p, struct pool_task *t)
 {
-	struct timespec until;
-	int rc = 0;
+	struct idler *i = p->idle;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += IDLE_SECONDS;
-	p->idle++;
-	while (!p->head && !p->quit && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&p->work, &p->lock, &until);
-	p->idle--;
-	return p->head || (!p->quit && p->threads <= 2);	/* a pair stays */
+	if (i) {
+		p->idle = i->next;
+		i->task = t;
+		i->taken = true;
+	}
+	return i;
+}
+
+static void leave_list(struct pool *p, struct idler *self)
+{
+	struct idler **at = &p->idle;
+
+	while (*at != self)
+		at = &(*at)->next;
+	*at = self->next;
+}
+
+/* With the lock, which is released meanwhile.  A task, or NULL to look again; *end: this thread should end. */
+static struct pool_task *wait_for_work(struct pool *p, bool *end)
+{
+	struct idler self = { .next = p->idle };
+
+	wake_init(&self.wake);
+	p->idle = &self;
+	pthread_mutex_unlock(&p->lock);
+	if (wake_wait(&self.wake, IDLE_MS)) {
+		pthread_mutex_lock(&p->lock);
+		return self.task;
+	}
+	pthread_mutex_lock(&p->lock);
+	if (self.taken) {
+		pthread_mutex_unlock(&p->lock);
+		wake_wait(&self.wake, -1);
+		pthread_mutex_lock(&p->lock);
+		return self.task;
+	}
+	leave_list(p, &self);
+	*end = p->threads > 2;	/* a pair stays */
+	return NULL;
+}
+
+static struct pool_task *next_queued(struct pool *p)
+{
+	struct pool_task *t = p->head;
+
+	if (t) {
+		p->head = t->next;
+		if (!p->head)
+			p->tail = &p->head;
+	}
+	return t;
 }
 
 static void *thread(void *arg)
 {
 	struct pool *p = arg;
 	struct pool_task *t;
+	bool end = false;
 
 	pthread_mutex_lock(&p->lock);
-	for (;;) {
-		if (!p->head && !wait_for_work(p))
+	while (!end) {
+		t = next_queued(p);
+		if (!t && p->quit)
 			break;
-		t = p->head;
+		if (!t)
+			t = wait_for_work(p, &end);
 		if (!t)
 			continue;
-		p->head = t->next;
-		if (!p->head)
-			p->tail = &p->head;
-		p->queued--;
 		pthread_mutex_unlock(&p->lock);
 		t->run(t);
 		pthread_mutex_lock(&p->lock);
@@ -77,14 +129,9 @@ static void grow(struct pool *p)
 struct pool *pool_new(size_t max_threads)
 {
 	struct pool *p = MEM_NEW(struct pool);
-	pthread_condattr_t attr;
 
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->work, &attr);
-	pthread_cond_init(&p->ended, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&p->ended, NULL);
 	p->tail = &p->head;
 	p->max = max_threads;
 	return p;
@@ -93,33 +140,39 @@ struct pool *pool_new(size_t max_threads)
 void pool_free(struct pool **pp)
 {
 	struct pool *p = *pp;
+	struct idler *i;
 
 	if (!p)
 		return;
 	*pp = NULL;
 	pthread_mutex_lock(&p->lock);
 	p->quit = true;
-	pthread_cond_broadcast(&p->work);
+	while ((i = take_idler(p, NULL)) != NULL)
+		wake_up(&i->wake);
 	while (p->threads)
 		pthread_cond_wait(&p->ended, &p->lock);
 	pthread_mutex_unlock(&p->lock);
 	pthread_mutex_destroy(&p->lock);
-	pthread_cond_destroy(&p->work);
 	pthread_cond_destroy(&p->ended);
 	free(p);
 }
 
 void pool_add(struct pool *p, struct pool_task *t)
 {
-	pthread_mutex_lock(&p->lock);
+	struct idler *i;
+
 	t->next = NULL;
-	*p->tail = t;
-	p->tail = &t->next;
-	p->queued++;
-	if (p->queued > p->idle && p->threads < p->max)
-		grow(p);
-	pthread_cond_signal(&p->work);
+	pthread_mutex_lock(&p->lock);
+	i = take_idler(p, t);
+	if (!i) {
+		*p->tail = t;
+		p->tail = &t->next;
+		if (p->threads < p->max)
+			grow(p);
+	}
 	pthread_mutex_unlock(&p->lock);
+	if (i)
+		wake_up(&i->wake);
 }
 
 /* --- pool_each --- */

@@ -1,8 +1,9 @@
 /* Deliveries: those for users of this worker run side by side on the delivery
  * pool, so that they share the journal's commits; those for others go to
- * their workers in one request each, with the message in a memory file.
+ * their workers in one request each, with the message parsed and packed.
  *
- * MSG_DELIVER    id, sender, count, count times (user, address, mailbox, prepend); descriptor: the message
+ * MSG_DELIVER    id, sender, count, count times (user, address, mailbox, prepend), the message (obox_msgin_export);
+ *                descriptor: a large message
  * MSG_DELIVERED  id, count, count times one byte: -rc */
 #include "daemon/worker.h"
 
@@ -13,14 +14,12 @@
 #include "daemon/lmtp/lmtp.h"
 #include "obox/obox.h"
 
-#include <errno.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
 	DELIVER_MS = 300000,	/* RFC 5321, 4.5.3.2.6 gives the client's patience as ten minutes */
-	COPY_PIECE = 64 * 1024,
+	INLINE_MAX = 24 * 1024,		/* so much of a message goes with the request itself */
+	HEAD_MAX = CHAN_MSG_MAX - INLINE_MAX - 64,
 	RCPTS_PER_REQUEST = 64
 };
 
@@ -51,25 +50,6 @@ static void deliver_here(struct worker *w, struct lmtp_delivery *d, const size_t
 
 /* --- to other workers --- */
 
-static int message_memfd(struct obox_msgin *msg, struct err *err)
-{
-	uint64_t size = obox_msgin_size(msg), off;
-	char *piece = mem_alloc(COPY_PIECE);
-	int fd = memfd_create("message", MFD_CLOEXEC), rc = fd < 0 ? err_errno(err, "memfd", NULL) : 0;
-
-	for (off = 0; rc == 0 && off < size; off += COPY_PIECE) {
-		size_t len = size - off < COPY_PIECE ? (size_t)(size - off) : COPY_PIECE;
-
-		rc = obox_msgin_read(msg, off, piece, len, err);
-		if (rc == 0)
-			rc = io_pwrite_full(fd, piece, len, (off_t)off, err);
-	}
-	free(piece);
-	if (rc < 0)
-		io_close(&fd);
-	return fd;
-}
-
 static int put_target(struct buf *msg, const struct lmtp_target *t)
 {
 	msg_put_str(msg, t->user);
@@ -92,7 +72,7 @@ static size_t request(struct lmtp_delivery *d, const size_t *which, size_t n, st
 	buf_put16(msg, 0);
 	while (count < n && count < RCPTS_PER_REQUEST) {
 		good = msg->len;
-		if (put_target(msg, &d->to[which[count]]) < 0) {
+		if (put_target(msg, &d->to[which[count]]) < 0 || msg->len > HEAD_MAX) {
 			msg->failed = false;
 			buf_truncate(msg, good);
 			break;
@@ -118,7 +98,8 @@ struct there {
 	const size_t *order;		/* targets, those of one worker together */
 	const size_t *begin;		/* where the n-th group begins; one more at the end */
 	const unsigned *worker;
-	int fd;
+	struct buf message;		/* exported, when there is another worker to have it */
+	int fd;				/* of a large one */
 };
 
 static void fail_all(struct lmtp_delivery *d, const size_t *which, size_t n, int rc)
@@ -134,7 +115,7 @@ static void deliver_group(void *ctx, size_t g)
 	size_t n = t->begin[g + 1] - t->begin[g], count;
 	struct buf msg = BUF_INIT(CHAN_MSG_MAX);
 	struct worker_call call;
-	int fd, rc;
+	int fd = -1, rc;
 
 	if (t->worker[g] == t->w->p.index) {
 		deliver_here(t->w, t->d, which, n);
@@ -142,8 +123,10 @@ static void deliver_group(void *ctx, size_t g)
 	}
 	for (; n; n -= count, which += count) {
 		count = request(t->d, which, n, &msg);
-		fd = t->fd < 0 ? -1 : dup(t->fd);
-		if (!count || fd < 0) {
+		buf_add(&msg, t->message.data, t->message.len);
+		if (t->fd >= 0)
+			fd = dup(t->fd);
+		if (!count || !t->message.len || (t->fd >= 0 && fd < 0)) {
 			io_close(&fd);
 			fail_all(t->d, which, n, ERR_UNAVAILABLE);
 			break;
@@ -177,23 +160,18 @@ static size_t group(struct worker *w, struct lmtp_delivery *d, size_t *order, si
 	return groups;
 }
 
-/* The message as another worker can read it, made when there is one to. */
-static int memfd_for(struct there *t, size_t groups)
+/* The message as another worker can take it, made when there is one to. */
+static void export_for(struct there *t, size_t groups)
 {
 	struct err err = ERR_INIT;
 	size_t g;
-	int fd = -1;
 
-	for (g = 0; g < groups && fd < 0; g++) {
-		if (t->worker[g] == t->w->p.index)
-			continue;
-		fd = message_memfd(t->d->msg, &err);
-		if (fd < 0) {
-			log_event(LOG_ERROR, "a message cannot be handed to another worker", LF_ERR(&err), LF_END);
-			break;
-		}
+	for (g = 0; g < groups && t->worker[g] == t->w->p.index; g++)
+		;
+	if (g < groups && obox_msgin_export(t->d->msg, INLINE_MAX, &t->message, &t->fd, &err) < 0) {
+		log_event(LOG_ERROR, "a message cannot be handed to another worker", LF_ERR(&err), LF_END);
+		buf_clear(&t->message);
 	}
-	return fd;
 }
 
 void worker_deliver(struct conn_env *env, struct lmtp_delivery *d)
@@ -201,15 +179,16 @@ void worker_deliver(struct conn_env *env, struct lmtp_delivery *d)
 	struct worker *w = env->worker;
 	size_t begin[WORKERS_MAX + 1], groups, *order = mem_calloc(d->n, sizeof(*order));
 	unsigned worker[WORKERS_MAX + 1];
-	struct there t = { w, d, order, begin, worker, -1 };
+	struct there t = { w, d, order, begin, worker, BUF_INIT(INLINE_MAX + 64), -1 };
 
 	groups = group(w, d, order, begin, worker);
-	t.fd = memfd_for(&t, groups);
+	export_for(&t, groups);
 	if (groups == 1)
 		deliver_group(&t, 0);
 	else
 		pool_each(w->pool, groups, deliver_group, &t);
 	io_close(&t.fd);
+	buf_free(&t.message);
 	free(order);
 }
 
@@ -223,31 +202,9 @@ struct remote {
 	uint32_t id;
 	int fd;
 	unsigned char *text;		/* the request, which the targets point into */
+	struct rd message;
 	struct lmtp_delivery d;
 };
-
-static int read_message(struct remote *m, struct err *err)
-{
-	struct stat st;
-	char *piece;
-	off_t off;
-	int rc = obox_msgin_new(m->w->env.obox, &m->d.msg, err);
-
-	if (rc < 0)
-		return rc;
-	if (fstat(m->fd, &st) < 0)
-		return err_errno(err, "stat", "message");
-	piece = mem_alloc(COPY_PIECE);
-	for (off = 0; rc == 0 && off < st.st_size; off += COPY_PIECE) {
-		size_t len = st.st_size - off < COPY_PIECE ? (size_t)(st.st_size - off) : COPY_PIECE;
-
-		rc = io_pread_full(m->fd, piece, len, off, err) == 1 ? 0 : ERR_IO;
-		if (rc == 0)
-			rc = obox_msgin_write(m->d.msg, piece, len, err);
-	}
-	free(piece);
-	return rc < 0 ? rc : obox_msgin_finish(m->d.msg, err);
-}
 
 static void remote_run(struct pool_task *task)
 {
@@ -256,7 +213,7 @@ static void remote_run(struct pool_task *task)
 	struct buf msg = BUF_INIT(CHAN_MSG_MAX);
 	struct here h = { &m->w->env, &m->d, NULL };
 	size_t *which = mem_calloc(m->d.n, sizeof(*which)), i;
-	int rc = read_message(m, &err);
+	int rc = obox_msgin_import(m->w->env.obox, &m->message, m->fd, &m->d.msg, &err);
 
 	if (rc < 0)
 		log_event(LOG_ERROR, "a message from another worker cannot be taken", LF_ERR(&err), LF_END);
@@ -276,7 +233,6 @@ static void remote_run(struct pool_task *task)
 	buf_free(&msg);
 	if (m->d.msg)
 		obox_msgin_free(&m->d.msg);
-	close(m->fd);
 	free(which);
 	free(m->d.to);
 	free(m->text);
@@ -311,8 +267,9 @@ void worker_deliver_request(struct worker *w, unsigned index, uint64_t serial, u
 		m->d.to[i].mailbox = or_null(msg_get_str(&r));
 		m->d.to[i].prepend = or_null(msg_get_str(&r));
 	}
+	m->message = r;
 	if (r.failed || in->failed) {
-		close(fd);
+		io_close(&fd);
 		free(m->d.to);
 		free(m->text);
 		free(m);

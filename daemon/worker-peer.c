@@ -41,27 +41,30 @@ static void fail_calls(struct worker *w, uint64_t serial)
 
 	while (hmap_next(&w->calls, &pos, NULL, NULL, &v)) {
 		c = v;
-		if (c->serial != serial || c->answered)
+		if (c->serial != serial)
 			continue;
-		c->answered = true;
+		hmap_del(&w->calls, &c->id, sizeof(c->id));
 		c->rc = ERR_UNAVAILABLE;
-		pthread_cond_signal(&c->done);
+		wake_up(&c->done);
+		pos = 0;	/* the table has changed */
 	}
 }
 
 static void on_answer(struct worker *w, struct rd *r)
 {
 	uint32_t id = rd_32(r);
-	struct worker_call *c;
+	struct worker_call *c = NULL;
 
 	pthread_mutex_lock(&w->lock);
-	c = hmap_get(&w->calls, &id, sizeof(id));
-	if (c && !c->answered && !r->failed) {
-		buf_add(&c->answer, r->p, rd_left(r));
-		c->answered = true;
-		pthread_cond_signal(&c->done);
-	}
+	if (!r->failed)
+		c = hmap_get(&w->calls, &id, sizeof(id));
+	if (c)
+		hmap_del(&w->calls, &id, sizeof(id));
 	pthread_mutex_unlock(&w->lock);
+	if (c) {
+		buf_add(&c->answer, r->p, rd_left(r));
+		wake_up(&c->done);
+	}
 }
 
 static uint64_t serial_of(struct worker *w, unsigned index)
@@ -82,7 +85,7 @@ static void on_message(struct chan *ch, struct rd *r, int fd)
 			session_new(w, &m, fd);
 			fd = -1;
 		}
-	} else if (type == MSG_DELIVER && fd >= 0 && ch->peer < WORKERS_MAX) {
+	} else if (type == MSG_DELIVER && ch->peer < WORKERS_MAX) {
 		uint32_t id = rd_32(r);
 
 		worker_deliver_request(w, ch->peer, serial_of(w, ch->peer), id, r, fd);
@@ -97,6 +100,7 @@ static void on_closed(struct chan *ch)
 	struct worker_peer *p = NULL;
 	unsigned i;
 
+	pthread_rwlock_wrlock(&w->peers);
 	pthread_mutex_lock(&w->lock);
 	if (w->auth.ch == ch)
 		p = &w->auth;
@@ -108,6 +112,7 @@ static void on_closed(struct chan *ch)
 		chan_free(&p->ch);
 	}
 	pthread_mutex_unlock(&w->lock);
+	pthread_rwlock_unlock(&w->peers);
 	for (i = 0; i < w->n_gates && !p; i++) {
 		if (w->gates[i] != ch)
 			continue;
@@ -133,6 +138,7 @@ void worker_peer_set(struct worker *w, enum msg_role role, unsigned index, int f
 		w->gates[w->n_gates++] = ch;
 		return;
 	}
+	pthread_rwlock_wrlock(&w->peers);
 	pthread_mutex_lock(&w->lock);
 	if (p->ch) {
 		fail_calls(w, p->serial);
@@ -142,17 +148,20 @@ void worker_peer_set(struct worker *w, enum msg_role role, unsigned index, int f
 	p->serial = ++w->serial;
 	pthread_cond_broadcast(&w->changed);
 	pthread_mutex_unlock(&w->lock);
+	pthread_rwlock_unlock(&w->peers);
 }
 
 void worker_peers_close(struct worker *w)
 {
 	unsigned i;
 
+	pthread_rwlock_wrlock(&w->peers);
 	pthread_mutex_lock(&w->lock);
 	chan_free(&w->auth.ch);
 	for (i = 0; i < WORKERS_MAX; i++)
 		chan_free(&w->workers[i].ch);
 	pthread_mutex_unlock(&w->lock);
+	pthread_rwlock_unlock(&w->peers);
 	while (w->n_gates)
 		chan_free(&w->gates[--w->n_gates]);
 	free(w->gates);
@@ -160,40 +169,77 @@ void worker_peers_close(struct worker *w)
 
 /* --- the pool threads' side --- */
 
+/* It is being started again: waits for it, for a bounded time. */
+static void await_peer(struct worker *w, struct worker_peer *p)
+{
+	struct timespec until = after_ms(RESTART_MS);
+	int rc = 0;
+
+	pthread_mutex_lock(&w->lock);
+	while (!p->ch && !w->quit && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&w->changed, &w->lock, &until);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* Enters the call and sends its message; takes fd.  False: there is nobody. */
+static bool ask(struct worker *w, struct worker_peer *p, struct buf *msg, int fd, struct worker_call *call)
+{
+	bool sent = false;
+
+	pthread_rwlock_rdlock(&w->peers);
+	if (!p->ch) {
+		io_close(&fd);
+	} else {
+		pthread_mutex_lock(&w->lock);
+		if (!++w->next_id)	/* 0 is no call's */
+			w->next_id = 1;
+		call->id = w->next_id;
+		call->serial = p->serial;
+		hmap_put(&w->calls, &call->id, sizeof(call->id), call);
+		pthread_mutex_unlock(&w->lock);
+		memcpy(msg->data + 1, &call->id, sizeof(call->id));
+		sent = chan_send(p->ch, msg, fd) == 0;
+	}
+	pthread_rwlock_unlock(&w->peers);
+	return sent;
+}
+
+/* Takes the call back; false when it is being answered at this moment. */
+static bool withdraw(struct worker *w, struct worker_call *call)
+{
+	bool there;
+
+	pthread_mutex_lock(&w->lock);
+	there = call->id && hmap_get(&w->calls, &call->id, sizeof(call->id)) == call;
+	if (there)
+		hmap_del(&w->calls, &call->id, sizeof(call->id));
+	pthread_mutex_unlock(&w->lock);
+	return there || !call->id;
+}
+
 int worker_call(struct worker *w, bool to_auth, unsigned index, struct buf *msg, int fd, int timeout_ms, struct worker_call *call)
 {
 	struct worker_peer *p = peer_at(w, to_auth, index);
-	struct timespec until = after_ms(RESTART_MS);
-	pthread_condattr_t attr;
-	uint32_t id;
-	int rc = 0;
+	bool there;
 
 	memset(call, 0, sizeof(*call));
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&call->done, &attr);
-	pthread_condattr_destroy(&attr);
-	pthread_mutex_lock(&w->lock);
-	while (!p->ch && !w->quit && rc != ETIMEDOUT)	/* it is being started again */
-		rc = pthread_cond_timedwait(&w->changed, &w->lock, &until);
-	if (!p->ch) {
-		io_close(&fd);
-		call->rc = ERR_UNAVAILABLE;
-	} else {
-		id = ++w->next_id;
-		memcpy(msg->data + 1, &id, sizeof(id));
-		call->serial = p->serial;
-		hmap_put(&w->calls, &id, sizeof(id), call);
-		until = after_ms(timeout_ms);
-		rc = chan_send(p->ch, msg, fd) < 0 ? -1 : 0;
-		while (rc == 0 && !call->answered)
-			rc = pthread_cond_timedwait(&call->done, &w->lock, &until);
-		hmap_del(&w->calls, &id, sizeof(id));
-		if (!call->answered)
-			call->rc = rc == ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE;
+	wake_init(&call->done);
+	pthread_rwlock_rdlock(&w->peers);
+	there = p->ch != NULL;
+	pthread_rwlock_unlock(&w->peers);
+	if (!there)
+		await_peer(w, p);
+	if (!ask(w, p, msg, fd, call)) {
+		if (withdraw(w, call))
+			call->rc = ERR_UNAVAILABLE;
+		else
+			wake_wait(&call->done, -1);
+	} else if (!wake_wait(&call->done, timeout_ms)) {
+		if (withdraw(w, call))
+			call->rc = ERR_TIMEOUT;
+		else
+			wake_wait(&call->done, -1);
 	}
-	pthread_mutex_unlock(&w->lock);
-	pthread_cond_destroy(&call->done);
 	return call->rc;
 }
 
@@ -201,10 +247,10 @@ void worker_answer(struct worker *w, unsigned index, uint64_t serial, const stru
 {
 	struct worker_peer *p = peer_at(w, false, index);
 
-	pthread_mutex_lock(&w->lock);
+	pthread_rwlock_rdlock(&w->peers);
 	if (p->ch && p->serial == serial)	/* who asked has not been replaced */
 		(void)chan_send(p->ch, msg, -1);
-	pthread_mutex_unlock(&w->lock);
+	pthread_rwlock_unlock(&w->peers);
 }
 
 bool worker_owns(struct conn_env *env, const char *user, unsigned *worker_r)

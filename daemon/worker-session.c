@@ -6,13 +6,16 @@
  * (1) Only the pool thread that took it from queued to running touches the
  *     connection, its buffers and the engine.
  * (2) epoll is armed (one shot) by park() only, with the lock held.
- * (3) A dead session is freed by the loop thread between two batches of
+ * (3) A thread that has run a session waits a moment for its next input itself
+ *     (lurk) when the client answers quickly: one wake-up instead of two.
+ * (4) A dead session is freed by the loop thread between two batches of
  *     events, so no event or timer meets freed memory. */
 #include "daemon/worker.h"
 
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "daemon/lurk.h"
 
 #include <errno.h>
 #include <sys/epoll.h>
@@ -25,7 +28,8 @@ enum {
 	TIMER_MAX_MS = 16000,	/* so long can a shortened timeout go unnoticed */
 	STALL_MS = 60000,	/* a peer that takes no output for so long is gone */
 	CLOSE_MS = 10000,	/* what the last output may take */
-	TURNS = 16		/* runs of one session before others get their turn */
+	TURNS = 16,		/* runs of one session before others get their turn */
+	LURK_MS = 3
 };
 
 enum state { PARKED, QUEUED, RUNNING, DEAD };
@@ -44,6 +48,8 @@ struct session {
 	unsigned pending;
 	enum conn_want want;
 	int64_t active_ms;		/* last input, or end of a drain */
+	struct lurk lurk;		/* with lock */
+	bool brisk;			/* the last input came within LURK_MS */
 	bool readable;			/* recv may have something */
 	bool started, eof, broken, closing;
 };
@@ -60,6 +66,7 @@ static void ready_to_run(struct session *s, unsigned events)
 		queue = s->state == PARKED;
 		if (queue)
 			s->state = QUEUED;
+		lurk_end(&s->lurk);
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (queue)
@@ -191,6 +198,15 @@ static void requeue(struct session *s, unsigned events)
 	pool_add(s->w->pool, &s->task);
 }
 
+/* (3) True: there is input. */
+static bool lurk(struct session *s)
+{
+	if (!s->brisk || s->want != CONN_WANT_INPUT || s->eof || s->readable || s->c.out.len)
+		return false;
+	s->brisk = s->readable = lurk_wait(&s->lurk, &s->lock, &s->pending, s->src.fd, LURK_MS);
+	return s->readable;
+}
+
 /* The engine is done: send the rest, for a bounded time. */
 static void begin_close(struct session *s)
 {
@@ -235,6 +251,10 @@ static void turns(struct session *s, unsigned ev)
 		if (s->broken)
 			break;
 		if (!run && s->want != CONN_WANT_AGAIN) {
+			if (!(ev & CONN_EV_WAKE) && lurk(s)) {
+				turn = 0;
+				continue;
+			}
 			park(s, ev & CONN_EV_WAKE);
 			return;
 		}
@@ -272,8 +292,10 @@ static void session_run(struct pool_task *t)
 	s->state = RUNNING;
 	pthread_mutex_unlock(&s->lock);
 	log_set_session(s->c.id);
-	if (ev & EV_READY)
+	if (ev & EV_READY) {
 		s->readable = true;
+		s->brisk = loop_clock_ms() - s->active_ms <= LURK_MS;
+	}
 	if (ev & EV_KILL || (ev & CONN_EV_TIMEOUT && (s->closing || s->want == CONN_WANT_DRAIN)))
 		s->broken = true;
 	if (s->broken) {
@@ -368,7 +390,8 @@ static struct session *session_make(struct worker *w, const struct conn_ops *ops
 	s->task.run = session_run;
 	s->src.ready = on_ready;
 	s->src.owner = s;
-	s->src.fd = -1;
+	s->src.fd = s->lurk.fd = -1;
+	s->brisk = true;
 	s->timer.fire = on_timer;
 	s->timer.owner = s;
 	s->since = (int64_t)time(NULL);

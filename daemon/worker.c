@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -89,6 +90,31 @@ static void close_node(struct worker *w)
 	io_close(&w->lock_fd);
 }
 
+/* For conn_env.each: as many threads as there are cores take one after the other. */
+struct slices {
+	atomic_size_t next;
+	size_t n;
+	void (*fn)(void *ctx, size_t i);
+	void *ctx;
+};
+
+static void slice(void *ctx, size_t nth)
+{
+	struct slices *sl = ctx;
+	size_t i;
+
+	while ((i = atomic_fetch_add(&sl->next, 1)) < sl->n)
+		sl->fn(sl->ctx, i);
+}
+
+static void each(struct conn_env *env, size_t n, void (*fn)(void *ctx, size_t i), void *ctx)
+{
+	struct worker *w = env->worker;
+	struct slices sl = { .n = n, .fn = fn, .ctx = ctx };
+
+	pool_each(w->deliveries, n < w->cores ? n : w->cores, slice, &sl);
+}
+
 /* The strings are p.conf's. */
 static void fill_env(struct worker *w)
 {
@@ -103,6 +129,7 @@ static void fill_env(struct worker *w)
 	w->env.deliver = worker_deliver;
 	w->env.owner = worker_owns;
 	w->env.each_session = session_each;
+	w->env.each = each;
 	w->env.worker = w;
 }
 
@@ -250,6 +277,7 @@ static void worker_init(struct worker *w)
 	w->lock_fd = -1;
 	w->wake_src.fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
+	pthread_rwlock_init(&w->peers, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&w->changed, &attr);
@@ -260,12 +288,14 @@ static void worker_init(struct worker *w)
 
 static int serve(struct worker *w, struct err *err)
 {
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	int rc = start_threads(w, err);
 
 	if (rc < 0)
 		return rc;
 	fill_env(w);
 	w->max_sessions = session_limit(&w->p.conf);
+	w->cores = cores > 1 ? (size_t)cores : 1;
 	w->p.loop.owner = w;
 	w->p.loop.idle = check_end;
 	loop_run(&w->p.loop);

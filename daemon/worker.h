@@ -3,17 +3,18 @@
  *
  *   loop thread   descriptors, timers, messages from other processes
  *   pool          borrows a session while it has something to do
- *   deliveries    a second pool: deliveries for other workers and helpers of
- *                 large ones.  These wait for the disk only, never for another
+ *   deliveries    a second pool: deliveries for other workers, helpers of
+ *                 large ones, and reading ahead.  These wait for the disk only, never for another
  *                 worker, so two workers full of sessions cannot block each other.
  *   upkeep        obox_upkeep every second
  *
- * Locks, in this order: session.lock, worker.lock, pool's own. */
+ * Locks, in this order: session.lock, worker.peers, worker.lock, pool's own. */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 #include <pthread.h>
 
 #include "base/hmap.h"
+#include "base/wake.h"
 #include "daemon/conn.h"
 #include "daemon/pool.h"
 #include "daemon/proc.h"
@@ -26,8 +27,8 @@ struct seal_keys;
 
 /* A request to another process that a thread waits for. */
 struct worker_call {
-	pthread_cond_t done;
-	bool answered;
+	struct wake done;
+	uint32_t id;
 	uint64_t serial;		/* of the channel it went to */
 	int rc;				/* of the call itself: 0 or ERR_* */
 	struct buf answer;		/* what came behind type and id */
@@ -43,6 +44,7 @@ struct worker {
 	struct objstore *store;
 	struct seal_keys *keys;
 	struct pool *pool, *deliveries;
+	size_t cores;
 	int lock_fd;
 	/* changed by the loop thread only, with lock */
 	struct session *sessions;
@@ -56,6 +58,7 @@ struct worker {
 	struct loop_src wake_src;
 	pthread_t upkeep;
 	bool upkeep_on;
+	pthread_rwlock_t peers;		/* auth and workers stay as they are; changed with lock too */
 	/* under lock */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;		/* a peer came */
@@ -63,7 +66,7 @@ struct worker {
 	struct worker_peer auth, workers[WORKERS_MAX];
 	uint64_t serial;
 	uint32_t next_id;
-	struct hmap calls;		/* id to struct worker_call */
+	struct hmap calls;		/* id to struct worker_call; whoever takes one out wakes its thread */
 	bool quit;
 };
 

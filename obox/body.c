@@ -153,6 +153,29 @@ static uint32_t chunk_of(const struct obox_body *b, uint64_t off)
 	return lo;
 }
 
+/* Chunk i into b->plain. */
+static int have_chunk(struct obox_body *b, uint32_t i, struct err *err)
+{
+	int rc;
+
+	if (b->have == i)
+		return 0;
+	if (!b->plain)
+		b->plain = mem_realloc(NULL, b->head.size < OBOX_CHUNK ? (size_t)b->head.size : OBOX_CHUNK);
+	b->have = UINT32_MAX;
+	rc = open_chunk(b, i, b->plain, err);
+	if (rc == 0)
+		b->have = i;
+	return rc;
+}
+
+int obox_body_load(struct obox_body *b, struct err *err)
+{
+	int rc = b->head.size ? have_chunk(b, 0, err) : 0;
+
+	return rc < 0 ? err_prefix(err, "message object %s", b->key) : 0;
+}
+
 int obox_body_read(struct obox_body *b, uint64_t off, void *data, size_t len, struct err *err)
 {
 	unsigned char *out = data;
@@ -169,14 +192,7 @@ int obox_body_read(struct obox_body *b, uint64_t off, void *data, size_t len, st
 		if (n == b->chunks[i].plain && b->have != i) {	/* whole chunks go straight to the caller */
 			rc = open_chunk(b, i, out, err);
 		} else {
-			if (b->have != i) {
-				if (!b->plain)
-					b->plain = mem_realloc(NULL, b->head.size < OBOX_CHUNK ? (size_t)b->head.size : OBOX_CHUNK);
-				b->have = UINT32_MAX;
-				rc = open_chunk(b, i, b->plain, err);
-				if (rc == 0)
-					b->have = i;
-			}
+			rc = have_chunk(b, i, err);
 			if (rc == 0)
 				memcpy(out, b->plain + (off - b->at[i]), n);
 		}

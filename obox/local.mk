@@ -6,11 +6,11 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/check.c \
 	%reldir%/dump.c \
 	%reldir%/gc.c \
-	%reldir%/journal.c \
+	%reldir%/journal.c %reldir%/journal-file.c %reldir%/journal-private.h %reldir%/journal-replay.c \
 	%reldir%/list.c \
 	%reldir%/mbox.c \
 	%reldir%/mobj.c \
-	%reldir%/msgin.c \
+	%reldir%/msgin.c %reldir%/msgin-private.h %reldir%/msgin-pass.c \
 	%reldir%/obox.c %reldir%/obox.h %reldir%/obox-private.h \
 	%reldir%/pack.c \
 	%reldir%/rebuild.c \

@@ -1,7 +1,7 @@
 /* A message coming in: parsed and packed chunk by chunk while it streams, so
  * that its size costs disk and not memory, and saving it for a hundred
  * recipients costs one pass. */
-#include "obox/obox-private.h"
+#include "obox/msgin-private.h"
 
 #include "base/io.h"
 #include "mime/mime.h"
@@ -10,21 +10,6 @@
 #include <unistd.h>
 
 enum { SPOOL_MEMORY = 1 << 20 };
-
-struct obox_msgin {
-	struct obox *ob;
-	struct mime_parser *parser;
-	struct buf summary;
-	uint64_t size;
-	unsigned char *chunk;		/* being filled: OBOX_CHUNK bytes */
-	size_t fill;
-	struct msgin_chunk *chunks;
-	size_t n, cap;
-	struct buf mem;			/* packed chunks, until they are too many */
-	int fd;				/* then an unnamed file */
-	uint64_t stored;
-	bool finished;
-};
 
 int tmp_file(struct obox *ob, struct err *err)
 {

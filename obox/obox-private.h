@@ -193,6 +193,8 @@ uint64_t journal_bytes(struct journal *j);			/* in the current file */
 /* Starts a new file; the number of the one before in *old_r. Files <= n are deleted by journal_drop(n). */
 int journal_rotate(struct journal *j, uint64_t *old_r, struct err *err);
 void journal_drop(struct journal *j, uint64_t upto);
+/* Writes room ahead of what comes; call it every second or so.  Waits for the disk. */
+void journal_prepare(struct journal *j);
 /* All entries of the files in dir, in order; a torn end of the last file ends it. */
 int journal_replay(const char *dir, const struct seal_keys *keys, int (*fn)(void *ctx, const struct journal_entry *e), void *ctx, struct err *err);
 int journal_remove_all(const char *dir, struct err *err);

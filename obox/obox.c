@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, IDLE_US = 5 * 60 * 1000000, SUMCACHE_BYTES = 64 << 20,
-	USERS_BYTES = 256 << 20 };
+	USERS_BYTES = 256 << 20, LOCK_TRIES = 1500 /* of 20 ms */ };
 
 /* --- recovery: a dead node's journal goes into the users' logs --- */
 
@@ -244,9 +244,9 @@ static int lock_node(struct obox *ob, struct err *err)
 	ob->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (ob->lock_fd < 0)
 		rc = err_errno(err, "open", path);
-	/* a process that was killed a moment ago may still hold it */
+	/* a process that was killed a moment ago may still hold it, or another node that replays its journal */
 	for (i = 0; rc == 0 && flock(ob->lock_fd, LOCK_EX | LOCK_NB) < 0; i++) {
-		if (i == 100)
+		if (i == LOCK_TRIES)
 			rc = err_set(err, ERR_BUSY, "%s is locked: another process runs as node %s", path, ob->node);
 		usleep(20000);
 	}
@@ -590,6 +590,7 @@ void obox_upkeep(struct obox *ob)
 		ob->last_sync_us = now;
 		journal_sync(ob->journal, &e);	/* a failure is logged there and stops acknowledgements */
 	}
+	journal_prepare(ob->journal);
 	if (journal_bytes(ob->journal) > CHECKPOINT_BYTES || now - ob->last_checkpoint_us > CHECKPOINT_US) {
 		err_clear(&e);
 		if (obox_checkpoint(ob, NULL, &e) < 0)

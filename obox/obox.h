@@ -132,6 +132,11 @@ uint64_t obox_msgin_size(const struct obox_msgin *in);
 const void *obox_msgin_summary(const struct obox_msgin *in, size_t *len_r);
 int obox_msgin_read(const struct obox_msgin *in, uint64_t off, void *data, size_t len, struct err *err);
 void obox_msgin_free(struct obox_msgin **in);
+/* After finish: the message, parsed and packed as it is, for another process of this version.  Up to max bytes are
+ * appended to out and *fd_r is -1; a larger one is (for the most part) behind *fd_r, which is the caller's to close. */
+int obox_msgin_export(struct obox_msgin *in, size_t max, struct buf *out, int *fd_r, struct err *err);
+/* The other end: reads what export appended from r.  fd (or -1) is taken whatever is returned. */
+int obox_msgin_import(struct obox *ob, struct rd *r, int fd, struct obox_msgin **in_r, struct err *err);
 
 struct obox_save {
 	struct obox_msgin *msg;		/* finished; borrowed */
@@ -236,6 +241,8 @@ int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_bo
 uint64_t obox_body_size(const struct obox_body *b);
 /* len bytes at off exactly (both within the size); reads and checks only the chunks concerned. */
 int obox_body_read(struct obox_body *b, uint64_t off, void *data, size_t len, struct err *err);
+/* Reads and checks what the first 128 KiB are in now, so that reading them waits for nothing. */
+int obox_body_load(struct obox_body *b, struct err *err);
 void obox_body_close(struct obox_body **b);
 /* The save record of a message object: where it came from. */
 struct obox_origin {

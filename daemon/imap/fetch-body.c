@@ -42,18 +42,23 @@ void fetch_body_drop(struct fetch *f)
 
 static int open_body(struct imap_session *s, struct fetch *f, struct err *err)
 {
+	if (!f->body)
+		f->body = fetch_ahead_take(s, f);
 	return f->body ? 0 : obox_body_open(s->user, &f->batch[f->i], &f->body, err);
 }
 
 static int begin_message(struct imap_session *s, struct fetch *f, struct err *err)
 {
-	int rc;
+	int rc = 0;
 
 	buf_clear(&f->summary_bytes);
-	rc = obox_summary(s->user, &f->batch[f->i], &f->summary_bytes, err);
+	if (f->needs_parts)
+		rc = obox_summary(s->user, &f->batch[f->i], &f->summary_bytes, err);
 	if (rc < 0)
 		return rc;
-	if (f->summary_bytes.failed || mime_summary_open(f->summary_bytes.data, f->summary_bytes.len, &f->summary) < 0)
+	if (!f->needs_parts)
+		memset(&f->summary, 0, sizeof(f->summary));
+	else if (f->summary_bytes.failed || mime_summary_open(f->summary_bytes.data, f->summary_bytes.len, &f->summary) < 0)
 		return err_set(err, ERR_CORRUPT, "the summary of the message cannot be understood");
 	f->mark = s->c->out.len;
 	f->in_message = true;

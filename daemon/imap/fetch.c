@@ -23,6 +23,7 @@ void fetch_free(void *p)
 	if (!f)
 		return;
 	fetch_body_drop(f);
+	fetch_ahead_drop(f);
 	buf_free(&f->tmp);
 	buf_free(&f->summary_bytes);
 	buf_free(&f->stream.decoded);
@@ -106,6 +107,7 @@ static void filter(struct fetch *f, size_t from, uint32_t seq, size_t n)
 /* Fills the batch from the set; false: nothing is left. */
 static bool read_batch(struct imap_session *s, struct fetch *f)
 {
+	fetch_ahead_drop(f);
 	f->n = f->i = 0;
 	while (f->next && f->n < f->batch_max) {
 		uint32_t seq = seqset_next(&f->seqs, f->next);
@@ -259,8 +261,23 @@ static enum imap_step fetch_step(struct imap_session *s)
 	return IMAP_DONE;
 }
 
+/* Whole messages are sent without looking at what they are made of. */
+static bool wants_parts(const struct fetch *f)
+{
+	size_t i;
+
+	for (i = 0; i < f->n_items; i++) {
+		const struct fetch_item *it = &f->items[i];
+
+		if (it->kind >= FETCH_ENVELOPE && (it->kind != FETCH_SECTION || it->depth || it->section != SECTION_ALL || it->binary))
+			return true;
+	}
+	return false;
+}
+
 void fetch_run(struct imap_session *s, struct fetch *f, const char *done)
 {
+	f->needs_parts = wants_parts(f);
 	f->done = done;
 	f->batch_max = f->sets_seen || f->needs_body ? BODY_BATCH : IMAP_BATCH;
 	f->batch = mem_calloc(f->batch_max, sizeof(*f->batch));

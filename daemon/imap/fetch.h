@@ -21,6 +21,7 @@ struct lex;
 
 enum fetch_kind { FETCH_UID, FETCH_FLAGS, FETCH_INTERNALDATE, FETCH_SIZE, FETCH_MODSEQ, FETCH_SAVEDATE,
 	FETCH_ENVELOPE, FETCH_BODY, FETCH_BODYSTRUCTURE, FETCH_PREVIEW, FETCH_SECTION, FETCH_BINARY_SIZE };
+enum { FETCH_AHEAD = 32 };
 enum fetch_section { SECTION_ALL, SECTION_HEADER, SECTION_FIELDS, SECTION_FIELDS_NOT, SECTION_TEXT, SECTION_MIME };
 
 struct fetch_item {
@@ -57,6 +58,7 @@ struct fetch {
 	uint64_t changedsince;		/* 0 = all */
 	bool vanished;
 	bool needs_summary, needs_body;
+	bool needs_parts;		/* bodies: the summary too */
 	bool sets_seen;
 	bool by_number;			/* the client must hear that a message is expunged already */
 	bool has_uid, has_flags, has_modseq;
@@ -75,6 +77,8 @@ struct fetch {
 	struct buf summary_bytes;
 	struct mime_summary summary;
 	struct obox_body *body;
+	struct obox_body *ahead[FETCH_AHEAD];	/* of the messages ahead_from.. of the batch, opened */
+	size_t ahead_from, ahead_n;
 	struct fetch_stream stream;
 	struct buf tmp;
 	/* what went wrong */
@@ -111,4 +115,10 @@ void fetch_put_end(struct imap_session *s, struct fetch *f, size_t i);
 bool fetch_body_message(struct imap_session *s, struct fetch *f);
 void fetch_body_drop(struct fetch *f);	/* what it holds of the current message */
 
+
+/* --- fetch-ahead.c --- */
+/* The body of the current message, opened with those of the messages behind
+ * it, or NULL: open it and see why.  Owned by the caller. */
+struct obox_body *fetch_ahead_take(struct imap_session *s, struct fetch *f);
+void fetch_ahead_drop(struct fetch *f);
 #endif

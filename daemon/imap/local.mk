@@ -6,6 +6,7 @@ noinst_LIBRARIES += %reldir%/libimap.a
 	%reldir%/command.c \
 	%reldir%/copy.c \
 	%reldir%/date.c %reldir%/date.h \
+	%reldir%/fetch-ahead.c \
 	%reldir%/fetch-body.c \
 	%reldir%/fetch-item.c \
 	%reldir%/fetch-parse.c \

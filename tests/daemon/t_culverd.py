@@ -335,7 +335,7 @@ def alive(pid):
 
 
 def kill(role, index):
-    pid = S.pids(role)[(role, index)][0]
+    pid = wait_for("a " + role, lambda: S.pids(role).get((role, index)))[0]
     os.kill(pid, signal.SIGKILL)
     wait_for("the end of %s" % role, lambda: not alive(pid))
     return wait_for("a new " + role, lambda: [p for p in S.pids(role).get((role, index), []) if p != pid])
@@ -376,13 +376,15 @@ def no_acknowledged_mail_is_lost_while_workers_are_killed():
     threads = [threading.Thread(target=send, args=(S.users[i * 2:i * 2 + 2],)) for i in range(4)]
     for t in threads:
         t.start()
-    for n in range(6):
+    try:
+        for n in range(6):
+            time.sleep(0.3)
+            kill("worker", n % 2)
         time.sleep(0.3)
-        kill("worker", n % 2)
-    time.sleep(0.3)
-    stop.set()
-    for t in threads:
-        t.join()
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
     after = {u: S.pop3_count(u) for u in S.users}
     print("# acknowledged %d of %d while workers were killed" % (sum(acked.values()), sum(sent.values())))
     assert sum(acked.values()) > 20

@@ -1,5 +1,6 @@
 """A whole culverd in a directory of its own, for system tests.  Standard library only."""
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,12 +23,18 @@ TIMEOUT = 30 * SLOW
 
 
 def free_ports(n):
-    socks = [socket.socket() for _ in range(n)]
-    for s in socks:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in socks]
-    for s in socks:
-        s.close()
+    """Below the range the kernel takes clients' ports from, so that they are still free after a restart."""
+    ports = []
+    while len(ports) < n:
+        port = random.SystemRandom().randrange(12000, 32000)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
     return ports
 
 
