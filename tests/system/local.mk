@@ -1,3 +1,3 @@
-TESTS += %reldir%/t_clients.py %reldir%/t_corpus.py %reldir%/t_stream.py
-EXTRA_DIST += %reldir%/t_clients.py %reldir%/t_corpus.py %reldir%/t_stream.py %reldir%/loadclient.py %reldir%/mailgen.py \
-	%reldir%/mimewalk.py %reldir%/model.py tests/lib/wire.py
+TESTS += %reldir%/t_clients.py %reldir%/t_corpus.py %reldir%/t_stream.py %reldir%/t_hostile.py
+EXTRA_DIST += %reldir%/README.md %reldir%/t_clients.py %reldir%/t_corpus.py %reldir%/t_stream.py %reldir%/t_hostile.py \
+	%reldir%/loadclient.py %reldir%/mailgen.py %reldir%/mimewalk.py %reldir%/model.py tests/lib/wire.py
