@@ -198,7 +198,7 @@ static void cmd_retr(struct pop3 *p, const struct pop3_command *cmd)
 	memset(&p->lines, 0, sizeof(p->lines));
 	p->lines.limited = cmd->verb == POP3_TOP;
 	p->lines.lines = cmd->arg[1];
-	p->piece = mem_alloc(PIECE);
+	p->piece = mem_realloc(NULL, PIECE);
 	p->off = 0;
 	p->sending = BODY;
 	if (cmd->verb == POP3_RETR)
