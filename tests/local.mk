@@ -13,5 +13,6 @@ include tests/daemon/local.mk
 include tests/crash/local.mk
 include tests/ctl/local.mk
 include tests/system/local.mk
+include tests/bench/local.mk
 include tests/fuzz/local.mk
 endif

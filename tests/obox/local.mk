@@ -5,3 +5,6 @@ check_PROGRAMS += %reldir%/read_message
 %canon_reldir%_read_message_LDADD = $(OPENSSL_LIBS) $(SODIUM_LIBS) $(ZSTD_LIBS)
 TESTS += %reldir%/t_format.sh
 EXTRA_DIST += %reldir%/t_format.sh %reldir%/vectors
+check_PROGRAMS += %reldir%/t_journal
+TESTS += %reldir%/t_journal
+%canon_reldir%_t_journal_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
