@@ -109,7 +109,7 @@ const struct set_opt conf_table[] = {
 	  .doc = "Flag changes are durable after at most this; 0: before they are acknowledged." },
 	{ "grace_period", SET_TIME, FIELD(grace_period), .def = "7d", .min = 0, .max = 3650 * TIME_D, .doc = "How long expunged mail can be brought back." },
 	{ "cache_size", SET_SIZE, FIELD(cache_size), .def = "256M", .min = SIZE_M, .max = 1024 * SIZE_G,
-	  .doc = "Memory in all workers together for users nobody is logged in as." },
+	  .doc = "Memory in all workers together for users nobody is logged in as; and as much (but 64M for each worker at least) for what lists and searches read." },
 	{ "auth", SET_SECTION, .sub = auth_table, .doc = "Users and passwords." },
 	{ "limits", SET_SECTION, .sub = limits_table, .doc = "What clients may use up." },
 	{ "store", SET_SECTION, .sub = store_table, .doc = "Where mail is kept." },

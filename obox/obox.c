@@ -321,7 +321,7 @@ int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err
 	do {
 		randombytes_buf(&ob->incarnation, sizeof(ob->incarnation));
 	} while (!ob->incarnation);
-	ob->sumcache = sumcache_new(SUMCACHE_BYTES);
+	ob->sumcache = sumcache_new(ob->cfg.cache_bytes > SUMCACHE_BYTES ? ob->cfg.cache_bytes : SUMCACHE_BYTES);
 	ob->last_sync_us = ob->last_checkpoint_us = clock_mono_us(ob->cfg.clock);
 	rc = open_dirs(ob, err);
 	if (rc == 0)

@@ -128,7 +128,10 @@ int sum_store_full(struct obox_user *u, struct err *err)
 	return rc;
 }
 
-/* --- the cache of unpacked blocks, one for the node --- */
+/* --- the cache of unpacked blocks, one for the node ---
+ * When it is full a block taken at random goes.  A client that reads a mailbox
+ * larger than the cache from end to end, again and again, would never find
+ * anything if the oldest went. */
 
 struct cached {
 	char *key;
@@ -136,13 +139,14 @@ struct cached {
 	uint32_t count;
 	const unsigned char *table, *data;
 	unsigned refs;
-	struct cached *newer, *older;
+	size_t at;		/* in sumcache.all */
 };
 
 struct sumcache {
 	pthread_mutex_t lock;
 	struct hmap map;
-	struct cached head;	/* ring: head.newer is the oldest */
+	struct cached **all;
+	size_t n, cap;
 	size_t bytes, max;
 };
 
@@ -151,7 +155,6 @@ struct sumcache *sumcache_new(size_t bytes)
 	struct sumcache *c = MEM_NEW(struct sumcache);
 
 	pthread_mutex_init(&c->lock, NULL);
-	c->head.newer = c->head.older = &c->head;
 	c->max = bytes;
 	return c;
 }
@@ -169,44 +172,43 @@ void sumcache_free(struct sumcache **cp)
 
 	if (!c)
 		return;
-	while (c->head.newer != &c->head) {
-		struct cached *e = c->head.newer;
-
-		c->head.newer = e->newer;
-		cached_free(e);
-	}
+	while (c->n)
+		cached_free(c->all[--c->n]);
+	free(c->all);
 	hmap_free(&c->map);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 	*cp = NULL;
 }
 
-static void ring_remove(struct cached *e)
+static void add(struct sumcache *c, struct cached *e)
 {
-	e->newer->older = e->older;
-	e->older->newer = e->newer;
+	hmap_put(&c->map, e->key, strlen(e->key), e);
+	mem_grow(&c->all, &c->cap, c->n + 1, sizeof(struct cached *));
+	e->at = c->n;
+	c->all[c->n++] = e;
+	c->bytes += e->plain.len;
 }
 
-static void ring_add(struct sumcache *c, struct cached *e)
+static void take_out(struct sumcache *c, struct cached *e)
 {
-	e->older = c->head.older;	/* head.older is the newest */
-	e->newer = &c->head;
-	c->head.older->newer = e;
-	c->head.older = e;
+	hmap_del(&c->map, e->key, strlen(e->key));
+	c->all[e->at] = c->all[--c->n];
+	c->all[e->at]->at = e->at;
+	c->bytes -= e->plain.len;
+	cached_free(e);
 }
 
+/* Makes room; blocks in use stay, so it may not succeed when all are. */
 static void trim(struct sumcache *c)
 {
-	struct cached *e = c->head.newer, *next;
+	size_t tries;
 
-	for (; c->bytes > c->max && e != &c->head; e = next) {
-		next = e->newer;
-		if (e->refs)
-			continue;
-		ring_remove(e);
-		hmap_del(&c->map, e->key, strlen(e->key));
-		c->bytes -= e->plain.len;
-		cached_free(e);
+	for (tries = 2 * c->n; c->bytes > c->max && tries; tries--) {
+		struct cached *e = c->all[randombytes_uniform((uint32_t)c->n)];
+
+		if (!e->refs)
+			take_out(c, e);
 	}
 }
 
@@ -245,11 +247,8 @@ static int cache_get(struct obox *ob, char *key, struct cached **e_r, struct err
 
 	pthread_mutex_lock(&c->lock);
 	e = hmap_gets(&c->map, key);
-	if (e) {
+	if (e)
 		e->refs++;
-		ring_remove(e);
-		ring_add(c, e);
-	}
 	pthread_mutex_unlock(&c->lock);
 	*e_r = e;
 	if (e) {
@@ -270,12 +269,9 @@ static int cache_get(struct obox *ob, char *key, struct cached **e_r, struct err
 	if (other) {	/* somebody was quicker */
 		cached_free(e);
 		e = other;
-		ring_remove(e);
 	} else {
-		hmap_put(&c->map, key, strlen(key), e);
-		c->bytes += e->plain.len;
+		add(c, e);
 	}
-	ring_add(c, e);
 	e->refs++;
 	trim(c);
 	pthread_mutex_unlock(&c->lock);

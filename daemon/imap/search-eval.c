@@ -84,10 +84,10 @@ int search_eval(const struct search_key *k, const struct search_msg *x)
 		return x->level < 1 ? -1 : between(sent_day(x->sum), k);
 	case KEY_HEADER:
 		r = x->level < 1 || !k->cached ? -1 : header(k, x->sum);
-		return r < 0 && x->level == 2 ? k->hit : r;
+		return r < 0 && x->level == 2 ? x->hits[k->nr] : r;
 	case KEY_BODY:
 	case KEY_TEXT:
-		return x->level < 2 ? -1 : k->hit;
+		return x->level < 2 ? -1 : x->hits[k->nr];
 	default:
 		return eval_level0(k, x);
 	}

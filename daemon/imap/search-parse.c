@@ -26,9 +26,9 @@ static struct search_key *new_key(struct parse *p, enum search_kind kind)
 		lex_fail(p->lx, "More than %d search keys", KEYS_MAX);
 		return NULL;
 	}
-	p->q->n_keys++;
 	k = arena_alloc(p->lx->arena, sizeof(*k));
 	k->kind = kind;
+	k->nr = p->q->n_keys++;
 	return k;
 }
 

@@ -8,7 +8,8 @@
 enum { CHUNK = 64 * 1024, HEADER_MAX = 4 * 1024 * 1024, PATH_MAX_DEPTH = 128 };
 
 struct scan {
-	struct search *q;
+	const struct search *q;
+	bool *hits;
 	const struct mime_summary *sum;
 	struct obox_body *body;
 	struct buf raw, decoded, text;
@@ -24,7 +25,7 @@ static bool all_hit(const struct scan *sc)
 	const struct search_key *k;
 
 	for (k = sc->q->owned; k; k = k->next_text)
-		if ((k->kind == KEY_BODY || k->kind == KEY_TEXT) && !k->hit)
+		if ((k->kind == KEY_BODY || k->kind == KEY_TEXT) && !sc->hits[k->nr])
 			return false;
 	return true;
 }
@@ -59,7 +60,9 @@ static void match_field(struct scan *sc, const struct mime_field *f, bool main_h
 		bool named = k->kind == KEY_HEADER && main_header && f->name_len == strlen(k->field) &&
 			!strncasecmp(f->name, k->field, f->name_len);
 
-		if (k->hit || !(named || k->kind == KEY_TEXT || (body_too && k->kind == KEY_BODY)))
+		bool *hit = &sc->hits[k->nr];
+
+		if (*hit || !(named || k->kind == KEY_TEXT || (body_too && k->kind == KEY_BODY)))
 			continue;
 		if (!decoded) {
 			buf_clear(&sc->text);
@@ -70,11 +73,11 @@ static void match_field(struct scan *sc, const struct mime_field *f, bool main_h
 			decoded = true;
 		}
 		if (!k->needle)
-			k->hit = true;
+			*hit = true;
 		else if (named)
-			k->hit = mime_needle_in(k->needle, buf_str(&sc->text) + value, sc->text.len - value);
+			*hit = mime_needle_in(k->needle, buf_str(&sc->text) + value, sc->text.len - value);
 		else
-			k->hit = mime_needle_in(k->needle, buf_str(&sc->text), sc->text.len);
+			*hit = mime_needle_in(k->needle, buf_str(&sc->text), sc->text.len);
 	}
 }
 
@@ -93,7 +96,7 @@ static int scan_header(struct scan *sc, uint64_t off, uint64_t len, bool main_he
 struct leaf {
 	struct mime_cte *cte;
 	struct mime_charset *charset;
-	struct search_key **keys;
+	bool **hits;			/* of the keys that are still open */
 	struct mime_match **matches;
 	size_t n;
 };
@@ -105,9 +108,9 @@ static bool feed_matches(struct leaf *l, const struct buf *text)
 	size_t i;
 
 	for (i = 0; i < l->n; i++) {
-		if (!l->keys[i]->hit && text->len)
-			l->keys[i]->hit = mime_match_feed(l->matches[i], (const char *)text->data, text->len);
-		open |= !l->keys[i]->hit;
+		if (!*l->hits[i] && text->len)
+			*l->hits[i] = mime_match_feed(l->matches[i], (const char *)text->data, text->len);
+		open |= !*l->hits[i];
 	}
 	return open;
 }
@@ -118,13 +121,13 @@ static void open_leaf(struct scan *sc, struct leaf *l, const struct mime_part *p
 
 	l->cte = mime_cte_new(part->encoding);
 	l->charset = mime_charset_new(part->charset);
-	l->keys = mem_calloc(sc->q->n_keys + 1, sizeof(*l->keys));
+	l->hits = mem_calloc(sc->q->n_keys + 1, sizeof(*l->hits));
 	l->matches = mem_calloc(sc->q->n_keys + 1, sizeof(*l->matches));
 	l->n = 0;
 	for (k = sc->q->owned; k; k = k->next_text) {
-		if (k->hit || (k->kind != KEY_BODY && k->kind != KEY_TEXT))
+		if (sc->hits[k->nr] || (k->kind != KEY_BODY && k->kind != KEY_TEXT))
 			continue;
-		l->keys[l->n] = k;
+		l->hits[l->n] = &sc->hits[k->nr];
 		l->matches[l->n++] = mime_match_new(k->needle);
 	}
 }
@@ -136,7 +139,7 @@ static void close_leaf(struct leaf *l)
 	for (i = 0; i < l->n; i++)
 		mime_match_free(&l->matches[i]);
 	free(l->matches);
-	free(l->keys);
+	free(l->hits);
 	mime_cte_free(&l->cte);
 	mime_charset_free(&l->charset);
 }
@@ -201,16 +204,14 @@ static bool on_leaf(void *ctx, const struct mime_part *part, const uint32_t *pat
 	return sc->rc == 0 && !all_hit(sc);
 }
 
-int search_text(struct imap_session *s, struct search *q, const struct obox_msg *m, const struct mime_summary *sum, struct err *err)
+int search_text(struct imap_session *s, const struct search *q, const struct obox_msg *m, const struct mime_summary *sum, bool *hits, struct err *err)
 {
 	struct scan *sc;
-	struct search_key *k;
 	int rc;
 
-	for (k = q->owned; k; k = k->next_text)
-		k->hit = false;
 	sc = MEM_NEW(struct scan);
 	sc->q = q;
+	sc->hits = hits;
 	sc->sum = sum;
 	sc->err = err;
 	rc = obox_body_open(s->user, m, &sc->body, err);

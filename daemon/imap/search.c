@@ -19,7 +19,6 @@ static void search_free(void *p)
 	}
 	free(q->batch);
 	free(q->state);
-	buf_free(&q->summary_bytes);
 	seqset_free(&q->found);
 	seqset_free(&q->found_uids);
 	seqset_free(&q->lost);
@@ -55,7 +54,7 @@ static bool on_summary(void *ctx, size_t i, const void *data, size_t len)
 	struct search *q = c->q;
 	size_t at = c->index[i];
 	struct mime_summary sum;
-	struct search_msg x = { q->batch_seq + (uint32_t)at, &q->batch[at], &sum, 1 };
+	struct search_msg x = { q->batch_seq + (uint32_t)at, &q->batch[at], &sum, 1, NULL };
 
 	/* one that cannot be had stays open, the next phase finds out why */
 	if (data && mime_summary_open(data, len, &sum) == 0)
@@ -90,25 +89,66 @@ static void lose(struct imap_session *s, struct search *q, const struct obox_msg
 		  LF_S("mailbox", s->mailbox), LF_U("uid", m->uid), LF_S("code", err_code_name(rc)), LF_ERR(err), LF_END);
 }
 
-static void read_message(struct imap_session *s, struct search *q, size_t i)
-{
-	const struct obox_msg *m = &q->batch[i];
-	struct mime_summary sum;
-	struct search_msg x = { q->batch_seq + (uint32_t)i, m, &sum, 2 };
-	struct err err = ERR_INIT;
-	int rc;
+/* --- looking into messages, several at a time --- */
 
-	q->state[i] = 0;
-	buf_clear(&q->summary_bytes);
-	rc = obox_summary(s->user, m, &q->summary_bytes, &err);
-	if (rc == 0 && mime_summary_open(q->summary_bytes.data, q->summary_bytes.len, &sum) < 0)
-		rc = err_set(&err, ERR_CORRUPT, "the summary of the message cannot be understood");
-	if (rc == 0)
-		rc = search_text(s, q, m, &sum, &err);
-	if (rc < 0)
-		lose(s, q, m, rc, &err);
+enum { GROUP_MAX = 64, GROUP_BYTES = 1 << 20 };
+
+struct group {
+	struct imap_session *s;
+	struct search *q;
+	size_t n;
+	struct reading {
+		size_t i;		/* in the batch */
+		int rc;
+		struct err err;
+	} of[GROUP_MAX];
+};
+
+static void read_one(void *ctx, size_t nth)
+{
+	struct group *g = ctx;
+	struct reading *r = &g->of[nth];
+	struct search *q = g->q;
+	const struct obox_msg *m = &q->batch[r->i];
+	struct buf bytes = BUF_INIT(0);
+	struct mime_summary sum;
+	bool *hits = mem_calloc(q->n_keys + 1, sizeof(*hits));
+	struct search_msg x = { q->batch_seq + (uint32_t)r->i, m, &sum, 2, hits };
+
+	r->rc = obox_summary(g->s->user, m, &bytes, &r->err);
+	if (r->rc == 0 && mime_summary_open(bytes.data, bytes.len, &sum) < 0)
+		r->rc = err_set(&r->err, ERR_CORRUPT, "the summary of the message cannot be understood");
+	if (r->rc == 0)
+		r->rc = search_text(g->s, q, m, &sum, hits, &r->err);
+	q->state[r->i] = r->rc < 0 ? 0 : (signed char)search_eval(q->root, &x);
+	free(hits);
+	buf_free(&bytes);
+}
+
+/* Settles the messages of the batch that are open from the current one on, so many as make a turn. */
+static void read_group(struct imap_session *s, struct search *q)
+{
+	struct group *g = MEM_NEW(struct group);
+	uint64_t bytes = 0;
+	size_t i;
+
+	g->s = s;
+	g->q = q;
+	for (i = q->i; i < q->n && g->n < GROUP_MAX && bytes < GROUP_BYTES; i++) {
+		if (q->state[i] >= 0)
+			continue;
+		g->of[g->n++].i = i;
+		bytes += q->batch[i].size;
+	}
+	if (s->c->env->each && g->n > 1)
+		s->c->env->each(s->c->env, g->n, read_one, g);
 	else
-		q->state[i] = (signed char)search_eval(q->root, &x);
+		for (i = 0; i < g->n; i++)
+			read_one(g, i);
+	for (i = 0; i < g->n; i++)
+		if (g->of[i].rc < 0)
+			lose(s, q, &q->batch[g->of[i].i], g->of[i].rc, &g->of[i].err);
+	free(g);
 }
 
 static void add_found(struct imap_session *s, struct search *q, uint32_t seq, const struct obox_msg *m)
@@ -150,16 +190,14 @@ static bool run(struct imap_session *s, struct search *q)
 			q->phase = PHASE_TEXT;
 		}
 		while (q->i < q->n) {
-			i = q->i++;
-			if (q->state[i] < 0) {
-				read_message(s, q, i);
-				if (q->state[i] > 0)
-					add_found(s, q, q->batch_seq + (uint32_t)i, &q->batch[i]);
+			if (q->state[q->i] < 0) {
 				if (imap_should_pause(s))
 					return false;
-			} else if (q->state[i] > 0) {
-				add_found(s, q, q->batch_seq + (uint32_t)i, &q->batch[i]);
+				read_group(s, q);
 			}
+			i = q->i++;
+			if (q->state[i] > 0)
+				add_found(s, q, q->batch_seq + (uint32_t)i, &q->batch[i]);
 			if (enough(q))
 				return true;
 		}

@@ -34,7 +34,7 @@ struct search_key {
 	bool cached;				/* the field is in the summary */
 	struct mime_needle *needle;		/* NULL: the field need only be there */
 	struct search_key *next_text;		/* of those with a needle or seqs: search->owned */
-	bool hit;				/* level 2: found in the message at hand */
+	unsigned nr;				/* below search.n_keys; of its hit at level 2 */
 };
 
 enum { RETURN_MIN = 1, RETURN_MAX = 2, RETURN_ALL = 4, RETURN_COUNT = 8, RETURN_SAVE = 16 };
@@ -55,7 +55,6 @@ struct search {
 	uint32_t batch_seq;		/* sequence number of the first */
 	size_t n, i;
 	int phase;
-	struct buf summary_bytes;
 	/* found */
 	struct seqset found;		/* sequence numbers, or UIDs for UID SEARCH */
 	struct seqset found_uids;	/* for SAVE */
@@ -75,6 +74,7 @@ struct search_msg {
 	const struct obox_msg *m;
 	const struct mime_summary *sum;
 	int level;
+	const bool *hits;			/* level 2: by key number */
 };
 
 /* --- search-parse.c --- */
@@ -82,7 +82,8 @@ bool search_parse(struct imap_session *s, struct lex *lx, struct search *q);
 /* --- search-eval.c --- */
 int search_eval(const struct search_key *k, const struct search_msg *x);	/* 1, 0, -1 not known at this level */
 /* --- search-text.c --- */
-/* Reads the message and sets hit in all keys of level 2; 0 or <0. */
-int search_text(struct imap_session *s, struct search *q, const struct obox_msg *m, const struct mime_summary *sum, struct err *err);
+/* Reads the message and sets the hits (search.n_keys of them, zeroed) of all keys of level 2; 0 or <0.
+ * Different messages may be read on different threads. */
+int search_text(struct imap_session *s, const struct search *q, const struct obox_msg *m, const struct mime_summary *sum, bool *hits, struct err *err);
 
 #endif
