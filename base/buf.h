@@ -53,9 +53,10 @@ struct rd {
 	const unsigned char *p, *end;
 	bool failed;
 };
-static inline struct rd rd_init(const void *p, size_t len)
+static inline struct rd rd_init(const void *data, size_t len)	/* NULL with 0 is fine */
 {
-	struct rd r = { (const unsigned char *)p, (const unsigned char *)p + len, false };
+	const unsigned char *p = data ? data : "";
+	struct rd r = { p, p + (data ? len : 0), false };
 
 	return r;
 }

@@ -270,6 +270,11 @@ static int open_dirs(struct obox *ob, struct err *err)
 
 static void obox_free(struct obox *ob)
 {
+	size_t pos = 0;
+	void *u;
+
+	while (hmap_next(&ob->users, &pos, NULL, NULL, &u))	/* those that could not be released: the journal has their records */
+		user_destroy(u);
 	journal_close(&ob->journal);
 	sumcache_free(&ob->sumcache);
 	hmap_free(&ob->users);

@@ -39,7 +39,7 @@ class LoadClient:
         self.steps = [
             (10, self.noop), (6, self.idle), (12, self.fetch_flags), (10, self.fetch_bodies), (14, self.store), (6, self.search),
             (6, self.copy), (4, self.move), (8, self.append), (5, self.expunge), (4, self.select_other), (2, self.leave), (3, self.status),
-            (6, self.learn), (4, self.pipeline), (1, self.reconnect), (1, self.vanish), (1, self.temporary), (2, self.store_unchanged)]
+            (6, self.learn), (4, self.pipeline), (1, self.reconnect), (1, self.vanish), (1, self.temporary), (2, self.store_unchanged), (2, self.saved_result)]
 
     # --- the connection ---
 
@@ -379,6 +379,14 @@ class LoadClient:
             key = self.r.choice(["ALL", "UNSEEN", "FLAGGED", "KEYWORD $One", "NOT DELETED", "SUBJECT -1", "SMALLER 2000", "1:%d" % len(self.sel.entries)])
             self.good("%sSEARCH %s" % (self.r.choice(["", "UID "]), key))
 
+    def saved_result(self):
+        """SEARCHRES: what "$" names may have gone, and nothing else comes."""
+        if self.have():
+            self.good("SEARCH RETURN (SAVE) %s" % self.r.choice(["FLAGGED", "UNSEEN", "ALL"]))
+            before = {e.uid for e in self.sel.entries}
+            self.good("FETCH $ (UID FLAGS%s)" % (" MODSEQ" if self.condstore else ""), "EXPUNGEISSUED")
+            need(None in before or {e.uid for e in self.sel.entries} - {None} <= before, "FETCH $ shows others than", before)
+
     def target(self):
         return self.r.choice([m for m in SHARED + (TEMPORARY,) if m != self.sel.name])
 
@@ -490,5 +498,8 @@ class LoadClient:
     def temporary(self):
         if self.sel and self.sel.name == TEMPORARY:
             self.select("INBOX")
+        if self.r.random() < 0.3:
+            self.good("RENAME %s %s2" % (TEMPORARY, TEMPORARY), "NONEXISTENT", "ALREADYEXISTS")
+            self.good("DELETE %s2" % TEMPORARY, "NONEXISTENT")
         self.good("DELETE " + TEMPORARY, "NONEXISTENT")
         self.good("CREATE " + TEMPORARY, "ALREADYEXISTS")

@@ -87,7 +87,20 @@ class Mailbox:
             if at == len(self.entries) or self.entries[at].uid != uid:
                 at -= 1  # one of those just below, whose UIDs were not asked for yet
                 need(at >= 0 and self.entries[at].uid is None, "VANISHED", uid, "is not there")
+                self.forget_run(at)
             del self.entries[at]
+
+    def forget_run(self, at):
+        """One of the entries without UIDs around there goes: what was known of them by number may be that of a neighbour."""
+        first, last = at, at
+        while first and self.entries[first - 1].uid is None:
+            first -= 1
+        while last + 1 < len(self.entries) and self.entries[last + 1].uid is None:
+            last += 1
+        for e in self.entries[first:last + 1]:
+            e.flags = e.name = e.pair = None
+            e.modseq = 0
+            e.above = self.entries[first].above
 
     def fetch(self, n, items):
         need(1 <= n <= len(self.entries), "FETCH", n, "of", len(self.entries))

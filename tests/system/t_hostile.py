@@ -18,7 +18,7 @@ LIMITS = "limits { message_size = 2M imap_command_size = 64K failure_delay_max =
 S = Server(workers=2, extra=LIMITS)
 S.users = ["good", "bad", "pop", "slow", "half", "full"]
 MESSAGE = b"Subject: hello\r\nX-Id: 1\r\n\r\n" + b"text\r\n" * 10
-STATE = {}
+STATE = {}  # old: a session from the beginning to the end
 
 
 def others_are_served():
@@ -34,9 +34,7 @@ def others_are_served():
     assert time.monotonic() - start < 5 * SLOW, "others waited %.1f s" % (time.monotonic() - start)
 
 
-def worker_rss(user):
-    c = Imap(S.imap, user)  # the first worker with more sessions of that user is not told apart: take the larger
-    c.logout()
+def largest_worker():
     return max(rss(pid) for pids in S.pids("worker").values() for pid in pids)
 
 
@@ -232,7 +230,7 @@ def names_that_are_no_utf_7_are_refused():
     _, status = c.command(b"CREATE {3+}\r\na\0b")
     assert status.startswith((b"NO", b"BAD")), status
     c.ok(b"ENABLE IMAP4rev2")
-    for name in (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf8\x88\x80\x80\x80", b"a\xe2\x80", b"\xef\xbf\xbf" b"\0"):
+    for name in (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf8\x88\x80\x80\x80", b"a\xe2\x80", b"\xff\xfe"):
         _, status = c.command(b"CREATE {%d+}\r\n%s" % (len(name), name))
         assert status.startswith((b"NO", b"BAD")), (name, status)
     listed = c.ok(b'LIST "" *')
@@ -241,15 +239,12 @@ def names_that_are_no_utf_7_are_refused():
 
 
 def garbage_behind_starttls_is_discarded():
-    junk = random.Random(1).randbytes(20000).replace(b"\r", b"").replace(b"\n", b"")
+    junk = random.Random(1).randbytes(2000).replace(b"\r", b"").replace(b"\n", b"")
     for behind in (b"b LOGIN bad pass\r\nc SELECT INBOX\r\n", junk, b"b LOGIN {5}\r\n"):
         c = Imap(S.imap)
         c.send(b"a STARTTLS\r\n" + behind)
         assert c.response().startswith(b"a OK") and not c.ready()
-        try:
-            c.start_tls()
-        except OSError:
-            continue  # the garbage was taken for the handshake when it came later than the command: then nothing can follow
+        c.start_tls()
         lines, status = c.command(b"CAPABILITY")
         assert len(lines) == 1 and status.startswith(b"OK"), (lines, status)
         _, status = c.command(b"SELECT INBOX")
@@ -335,7 +330,7 @@ def slow_readers_cost_buffers_only():
     for _ in range(10):
         c.append(b"INBOX", body)
     c.logout()
-    before = worker_rss("slow")
+    before = largest_worker()
     slow = []
     for n in range(40):
         s = Imap(S.imaps if n % 4 == 0 else S.imap, "slow", tls=n % 4 == 0, rcvbuf=4096)
@@ -344,7 +339,7 @@ def slow_readers_cost_buffers_only():
         slow.append(s)
     time.sleep(1)
     others_are_served()
-    after = worker_rss("slow")
+    after = largest_worker()
     print("# worker with 40 readers of 15 MB that do not read: %d kB more" % (after - before))
     assert after - before < 40 * 700 or SANITIZED
     _, items = fetched(slow[-1].response())
@@ -375,7 +370,6 @@ def many_silent_connections_are_borne_and_closed_in_time():
         except ConnectionError:
             pass
     assert time.monotonic() - start < 15 * SLOW
-    STATE["silent"] = True
     for s in socks[600:]:
         s.setblocking(False)
         try:
@@ -424,13 +418,14 @@ def the_second_of_two_pop3_sessions_is_told():
 
 
 def pop3_nonsense_gets_err():
-    c, reply = wait_for("the mailbox", lambda: (lambda x: x if x[1].startswith(b"+OK") else None)(pop3(b"pop")))
+    def session():
+        c, reply = pop3(b"pop")  # the one before may still hold the mailbox
+        return c if reply.startswith(b"+OK") else None
+    c = wait_for("the mailbox", session)
     for line in (b"", b" ", b"NOSUCH", b"RETR", b"RETR 0", b"RETR 99", b"RETR 1x", b"RETR -1", b"RETR 18446744073709551617", b"RETR 1 2", b"LIST 7", b"UIDL 0",
-                 b"TOP 1", b"TOP 1 -1", b"TOP 1 x", b"DELE", b"DELE 4294967297", b"STAT x", b"USER pop", b"PASS pass", b"RE\0TR 1", b"\xff\xfe", b"x" * 300):
+                 b"TOP 1", b"TOP 1 -1", b"TOP 1 x", b"DELE", b"DELE 4294967297", b"USER pop", b"PASS pass", b"RE\0TR 1", b"\xff\xfe", b"x" * 300):
         c.send(line + b"\r\n")
         reply = c.line()
-        if line == b"STAT x":
-            continue  # taken by some, refused by others
         assert reply.startswith(b"-ERR"), (line[:50], reply)
     c.send(b"NOOP\r\n")
     assert c.line().startswith(b"+OK")

@@ -46,6 +46,8 @@ def the_checker_takes_a_stream_that_can_be_true():
     m = stream(("exists", 4), ("fetch", 4, {b"UID": b"9"}), ("expunge", 1, "NOOP"), ("fetch", 1, {b"UID": b"5", b"FLAGS": b"()", b"MODSEQ": b"(12)"}),
                ("vanished", [7], "UID"), ("exists", 3))
     assert [e.uid for e in m.entries] == [5, 9, None]
+    m = stream(("exists", 5), ("fetch", 4, {b"FLAGS": b"(\\Seen)"}), ("vanished", [9], "NOOP"), ("fetch", 4, {b"UID": b"11", b"FLAGS": b"()"}))
+    assert [(e.uid, e.flags) for e in m.entries[3:]] == [(11, frozenset())]
 
 
 def the_checker_finds_what_cannot_be_true():
