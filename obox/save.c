@@ -34,7 +34,7 @@ static int seal_one(struct obox_user *u, const struct obox_save *sv, struct savi
 		s->sum = s->summary.data;
 		s->sum_len = s->summary.len;
 	}
-	s->oid.epoch = u->man.epoch;
+	s->oid.epoch = u->st.epoch;	/* does not change while the user is open: no lock is held here */
 	s->oid.n = atomic_fetch_add(&u->next_oid, 1) + 1;
 	s->key = user_key(u, "m/%08" PRIx64 "-%08" PRIx64, s->oid.epoch, s->oid.n);
 	return mobj_seal(u->ob, s->key, sv->msg, sv->prepend, s->sum, s->sum_len, &s->obj, err);

@@ -251,6 +251,13 @@ void upload_abandon(struct upload *up)
 	upload_release(up);
 }
 
+static void stop_user(struct obox_user *u)
+{
+	pthread_mutex_lock(&u->lock);
+	user_stop(u);
+	pthread_mutex_unlock(&u->lock);
+}
+
 int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struct upload *up, struct err *err)
 {
 	struct snapshot_work w = { NULL, 0, 0 };
@@ -262,9 +269,9 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 	memset(up, 0, sizeof(*up));
 	up->u = u;
 	pthread_mutex_lock(&u->upload_lock);
-	snap = force_snapshot || u->tail.len + u->tail_bytes_since_snap > SNAP_MIN + u->man.snap_bytes / 2;
 	rc = sum_store_full(u, err);
 	pthread_mutex_lock(&u->lock);
+	snap = force_snapshot || u->tail.len + u->tail_bytes_since_snap > SNAP_MIN + u->man.snap_bytes / 2;
 	up->man = u->man;
 	if (rc == 0 && u->broken)
 		rc = err_set(err, ERR_FENCED, "user %s: an earlier error stopped writing", u->name);
@@ -288,7 +295,7 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 		rc = segment_put(u->ob, key, &seg, up->man.log_hash, err);
 		free(key);
 		if (rc == ERR_FENCED)
-			u->broken = true;
+			stop_user(u);
 	}
 	buf_free(&seg);
 	if (w.n) {
@@ -314,7 +321,7 @@ int upload_commit(struct upload *up, struct err *err)
 	if (rc == 0 && up->any)
 		rc = objstore_put(u->ob->cfg.index_store, key, root.data, root.len, OBJ_MATCH, etag, err);
 	if (rc == ERR_CONFLICT) {
-		u->broken = true;
+		stop_user(u);
 		log_event(LOG_ERROR, "another node took this user: nothing more is acknowledged here", LF_S("user", u->name), LF_ERR(err), LF_END);
 	}
 	if (rc == 0 && up->any) {

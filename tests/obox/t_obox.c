@@ -447,6 +447,30 @@ static void parallel_deliveries_publish_uids_in_order(void **state)
 	obox_view_close(&v);
 }
 
+/* Its threads are for the thread sanitizer as much as for the asserts. */
+static void checkpoints_go_on_while_mail_is_saved(void **state)
+{
+	struct fix *f = *state;
+	struct deliverer d = { f, 100 };
+	struct obox_status st;
+	pthread_t t[4];
+	int i;
+
+	for (i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, deliver, &d), 0);
+	do {
+		assert_int_equal(obox_flush(f->ob, NULL, &f->err), 0);
+		assert_int_equal(obox_mailbox_status(f->u, "INBOX", &st, &f->err), 0);
+	} while (st.messages < 400);
+	for (i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	close_box(f);
+	open_box(f);
+	assert_int_equal(obox_mailbox_status(f->u, "INBOX", &st, &f->err), 0);
+	assert_int_equal(st.messages, 400);
+	assert_int_equal(st.uidnext, 401);
+}
+
 static void mailbox_names_are_checked(void **state)
 {
 	static const char *const bad[] = { "", "/", "a//b", "a/", "/a", "a\x01", "\xff\xfe", "INBOX" };
@@ -738,6 +762,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(everything_survives_a_restart, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_killed_node_is_replayed, setup, teardown),
 		cmocka_unit_test_setup_teardown(parallel_deliveries_publish_uids_in_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(checkpoints_go_on_while_mail_is_saved, setup, teardown),
 		cmocka_unit_test_setup_teardown(mailbox_names_are_checked, setup, teardown),
 		cmocka_unit_test_setup_teardown(renamed_inbox_starts_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(copies_keep_the_object_until_the_last_is_gone, setup, teardown),
