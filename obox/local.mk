@@ -2,6 +2,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 %canon_reldir%_libobox_a_SOURCES = \
 	%reldir%/body.c \
 	%reldir%/bundle.c \
+	%reldir%/columns.c \
 	%reldir%/change.c \
 	%reldir%/check.c \
 	%reldir%/dump.c \

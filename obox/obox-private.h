@@ -163,6 +163,11 @@ void mbox_unpin(struct mbox *m);
 /* bundles of a root (bundle.c): plain bytes <-> state */
 void mbox_encode(const struct mbox *m, struct buf *out);
 int mbox_decode(struct mbox *m, const void *data, size_t len, struct err *err);	/* fills in what is valid when loaded */
+/* the records of a snapshot (columns.c) */
+enum { COLUMN_STEPS = 16 };
+void columns_encode(const struct obox_msg *m, size_t n, struct buf *out);
+bool columns_fit(const struct rd *r, uint64_t n);		/* could n records be behind r?  (before making room for them) */
+int columns_decode(struct rd *r, struct obox_msg *m, size_t n, struct err *err);
 void root_encode(const struct root_state *s, struct buf *out);
 int root_decode(struct root_state *s, const void *data, size_t len, struct err *err);
 
