@@ -137,7 +137,7 @@ static int get_msgs(struct mbox *m, struct rd *r, unsigned version, uint64_t n, 
 
 	if (r->failed || !(version == MAILBOX_COLUMNS ? columns_fit(r, n) : n <= UINT32_MAX && n * sizeof(*m->msgs) == rd_left(r)))
 		return err_set(err, ERR_CORRUPT, "mailbox snapshot is cut");
-	m->msgs = mem_alloc((size_t)n * sizeof(*m->msgs));
+	m->msgs = mem_calloc_large((size_t)n, sizeof(*m->msgs));
 	m->cap = (size_t)n;
 	if (version == MAILBOX_COLUMNS) {
 		if (columns_decode(r, m->msgs, (size_t)n, err) < 0)
