@@ -101,6 +101,8 @@ static int undelete_some(struct obox_user *u, const struct obox_guid *g, const s
 	pthread_mutex_lock(&u->lock);
 	if (rc == 0)
 		user_show(u, to, first, first + (uint32_t)n - 1);
+	else if (rc == ERR_UNAVAILABLE)
+		user_late(u, ticket, &to->guid, first, first + (uint32_t)n - 1);
 	else
 		user_stop(u);
 	mbox_unpin(to);

@@ -4,10 +4,14 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/bundle.c \
 	%reldir%/columns.c \
 	%reldir%/change.c \
+	%reldir%/cluster.h \
+	%reldir%/tail.c \
+	%reldir%/many.c \
+	%reldir%/owner.c \
 	%reldir%/check.c \
 	%reldir%/dump.c \
 	%reldir%/gc.c \
-	%reldir%/journal.c %reldir%/journal-file.c %reldir%/journal-private.h %reldir%/journal-replay.c \
+	%reldir%/journal.h %reldir%/journal.c %reldir%/journal-file.c %reldir%/journal-private.h %reldir%/journal-replay.c \
 	%reldir%/list.c \
 	%reldir%/mbox.c \
 	%reldir%/mobj.c \

@@ -7,23 +7,17 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, IDLE_US = 5 * 60 * 1000000, SUMCACHE_BYTES = 64 << 20,
-	USERS_BYTES = 256 << 20, LOCK_TRIES = 1500 /* of 20 ms */ };
+	USERS_BYTES = 256 << 20, UPLOAD_BYTES = 64 << 10, LOCK_TRIES = 1500 /* of 20 ms */ };
 
 /* --- recovery: a dead node's journal goes into the users' logs --- */
 
-struct dirty {	/* one user's records in the journal */
-	char *name;
-	struct buf records;	/* each: epoch, lsn, record */
-};
-
 struct recovery {
 	struct obox *ob;
-	struct hmap users;
+	struct hmap users;	/* name -> struct obox_tail */
 	uint64_t objects, records;
 };
 
@@ -49,7 +43,7 @@ static int restore_object(struct obox *ob, const struct journal_object *o, struc
 static int take_entry(void *ctx, const struct journal_entry *e)
 {
 	struct recovery *rec = ctx;
-	struct dirty *d = hmap_gets(&rec->users, e->user);
+	struct obox_tail *t = hmap_gets(&rec->users, e->user);
 	struct err err = ERR_INIT;
 	int rc;
 
@@ -61,113 +55,13 @@ static int take_entry(void *ctx, const struct journal_entry *e)
 			return rc;
 		}
 	}
-	if (!d) {
-		d = MEM_NEW(struct dirty);
-		d->name = mem_strdup(e->user);
-		buf_init(&d->records, 0);
-		hmap_put(&rec->users, e->user, strlen(e->user), d);
+	if (!t) {
+		t = obox_tail_new(e->user);
+		hmap_put(&rec->users, e->user, strlen(e->user), t);
 	}
-	buf_putv(&d->records, e->epoch);
-	buf_putv(&d->records, e->lsn);
-	buf_putblob(&d->records, e->rec, e->rec_len);
+	obox_tail_add(t, e->epoch, e->lsn, e->rec, e->rec_len);
 	rec->records++;
 	return 0;
-}
-
-/* The records that the log does not have yet, as one segment. */
-static uint64_t missing_records(struct dirty *d, const struct manifest *man, struct buf *out, bool *gap_r)
-{
-	struct rd r = rd_init(d->records.data, d->records.len);
-	uint64_t n = 0, epoch, lsn;
-	const void *rec;
-	size_t len;
-
-	*gap_r = false;
-	while (rd_left(&r)) {
-		epoch = rd_v(&r);
-		lsn = rd_v(&r);
-		rec = rd_blob(&r, &len);
-		if (r.failed || epoch != man->epoch || lsn <= man->log_lsn)
-			continue;	/* another owner went on, or uploaded already */
-		if (lsn != man->log_lsn + n + 1) {
-			*gap_r = true;
-			break;
-		}
-		buf_putblob(out, rec, len);
-		n++;
-	}
-	return n;
-}
-
-static int append_segment(struct obox *ob, const char *prefix, struct manifest *man, uint64_t n, const struct buf *records, struct err *err)
-{
-	char *key = mem_printf("%slog/%010" PRIu64, prefix, man->log_seq + 1);
-	struct buf seg = BUF_INIT(OBOX_BUNDLE_MAX), there = BUF_INIT(OBOX_BUNDLE_MAX);
-	unsigned char hash[32], other[32];
-	int rc;
-
-	segment_encode_head(man->log_seq + 1, man->epoch, man->log_lsn + 1, n, man->log_hash, &seg);
-	buf_add(&seg, records->data, records->len);
-	rc = bundle_put(ob, key, seg.data, seg.len, true, hash, err);
-	if (rc == ERR_EXISTS) {
-		/* an upload that was cut short of its root: nobody has read it, so it gives way to the whole tail */
-		err_clear(err);
-		rc = bundle_get(ob, key, &there, other, err);
-		if (rc < 0 || memcmp(hash, other, 32) != 0) {
-			err_clear(err);
-			rc = objstore_delete(ob->cfg.index_store, key, err);
-			if (rc == 0)
-				rc = bundle_put(ob, key, seg.data, seg.len, true, hash, err);
-		}
-	}
-	if (rc == 0) {
-		man->log_seq++;
-		man->log_lsn += n;
-		memcpy(man->log_hash, hash, 32);
-	}
-	buf_free(&seg);
-	buf_free(&there);
-	free(key);
-	return rc;
-}
-
-static int recover_user(struct obox *ob, struct dirty *d, const char *node, struct err *err)
-{
-	char *prefix = obox_user_prefix(ob->prefix, d->name), *key = mem_printf("%sroot", prefix), etag[OBJ_ETAG_MAX];
-	struct buf root = BUF_INIT(8192), records = BUF_INIT(OBOX_BUNDLE_MAX);
-	struct manifest man;
-	uint64_t n = 0;
-	bool gap = false;
-	int rc;
-
-	rc = objstore_get(ob->cfg.index_store, key, &root, etag, err);
-	if (rc == 0)
-		rc = manifest_decode(&man, ob->cfg.keys, key, root.data, root.len, err);
-	if (rc == 0 && !strcmp(man.node, node) && man.incarnation)
-		n = missing_records(d, &man, &records, &gap);
-	if (gap)
-		log_event(LOG_ERROR, "journal has a gap: changes behind it are lost; run culverctl check", LF_S("user", d->name), LF_END);
-	if (rc == 0 && n) {
-		rc = append_segment(ob, prefix, &man, n, &records, err);
-		if (rc == 0)
-			rc = objstore_sync(ob->cfg.index_store, err);
-		if (rc == 0) {
-			man.incarnation = 0;
-			buf_clear(&root);
-			rc = manifest_encode(&man, ob->cfg.keys, key, &root, err);
-		}
-		if (rc == 0)
-			rc = objstore_put(ob->cfg.index_store, key, root.data, root.len, OBJ_MATCH, etag, err);
-	}
-	if (rc == ERR_NOTFOUND) {	/* the root's first put never happened: nothing was acknowledged */
-		err_clear(err);
-		rc = 0;
-	}
-	buf_free(&root);
-	buf_free(&records);
-	free(prefix);
-	free(key);
-	return rc;
 }
 
 /* dir is nodes/<node>, whose lock the caller holds. Idempotent: a crash in the
@@ -185,7 +79,7 @@ int obox_recover(struct obox *ob, const char *dir, struct err *err)
 	if (rc == 0 && rec.objects)
 		rc = objstore_sync(ob->cfg.mail_store, err);
 	while (rc == 0 && hmap_next(&rec.users, &pos, NULL, NULL, &v)) {
-		rc = recover_user(ob, v, node, err);
+		rc = obox_tail_replay(ob, v, node, 0, err);
 		users++;
 	}
 	if (rc == 0)
@@ -194,11 +88,9 @@ int obox_recover(struct obox *ob, const char *dir, struct err *err)
 		log_event(rc == 0 ? LOG_INF : LOG_ERROR, rc == 0 ? "journal replayed" : "journal cannot be replayed", LF_S("node", node),
 			  LF_U("records", rec.records), LF_U("objects", rec.objects), LF_U("users", users), LF_S("error", rc == 0 ? "" : err->msg), LF_END);
 	for (pos = 0; hmap_next(&rec.users, &pos, NULL, NULL, &v);) {
-		struct dirty *d = v;
+		struct obox_tail *t = v;
 
-		buf_free(&d->records);
-		free(d->name);
-		free(d);
+		obox_tail_free(&t);
 	}
 	hmap_free(&rec.users);
 	free(journal);
@@ -291,10 +183,22 @@ static void obox_free(struct obox *ob)
 	free(ob);
 }
 
+static int start_journal(struct obox *ob, struct err *err)
+{
+	char *dir;
+	int rc;
+
+	if (ob->cfg.cluster)
+		return ob->cfg.cluster->ops->start(ob->cfg.cluster, ob, &ob->journal, &ob->incarnation, err);
+	dir = mem_printf("%s/journal", ob->node_dir);
+	rc = journal_open(dir, ob->cfg.keys, &ob->journal, err);
+	free(dir);
+	return rc;
+}
+
 int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err)
 {
 	struct obox *ob = MEM_NEW(struct obox);
-	char *journal;
 	int rc;
 
 	*ob_r = NULL;
@@ -328,17 +232,31 @@ int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err
 		rc = obox_recover(ob, ob->node_dir, err);
 	if (rc == 0)
 		rc = recover_others(ob, err);
-	if (rc == 0) {
-		journal = mem_printf("%s/journal", ob->node_dir);
-		rc = journal_open(journal, ob->cfg.keys, &ob->journal, err);
-		free(journal);
-	}
+	if (rc == 0)
+		rc = start_journal(ob, err);
 	if (rc < 0) {
 		obox_free(ob);
 		return rc;
 	}
 	*ob_r = ob;
 	return 0;
+}
+
+bool obox_fenced(struct obox *ob)
+{
+	return ob->cfg.cluster && ob->cfg.cluster->ops->fenced(ob->cfg.cluster);
+}
+
+void obox_abandon(struct obox **obp)
+{
+	struct obox *ob = *obp;
+
+	if (!ob)
+		return;
+	*obp = NULL;
+	if (ob->cfg.cluster)
+		ob->cfg.cluster->ops->abandon(ob->cfg.cluster);
+	obox_free(ob);
 }
 
 /* --- checkpoints --- */
@@ -393,9 +311,11 @@ static struct obox_user **pin_users(struct obox *ob, const char *name, size_t *n
 
 static int sync_stores(struct obox *ob, struct err *err)
 {
-	int rc = objstore_sync(ob->cfg.mail_store, err);
+	int rc = 0;
 
-	if (rc == 0 && ob->cfg.index_store != ob->cfg.mail_store)
+	if (ob->cfg.mail_store->caps & OBJ_CAP_LAZY)
+		rc = objstore_sync(ob->cfg.mail_store, err);
+	if (rc == 0 && ob->cfg.index_store != ob->cfg.mail_store && (ob->cfg.index_store->caps & OBJ_CAP_LAZY))
 		rc = objstore_sync(ob->cfg.index_store, err);
 	return rc;
 }
@@ -432,12 +352,53 @@ static int upload_all(struct obox *ob, struct obox_user **list, size_t n, bool f
 	return r < 0 ? r : rc;
 }
 
+/* Not obox_user_close(): nobody used them. */
+static void unpin_users(struct obox *ob, struct obox_user **list, size_t n)
+{
+	size_t i;
+
+	pthread_mutex_lock(&ob->lock);
+	for (i = 0; i < n; i++)
+		list[i]->refs--;
+	pthread_mutex_unlock(&ob->lock);
+	free(list);
+}
+
+/* Every record that is not in its user's log goes into the journal once more. */
+static int rewrite_tail(struct obox_user *u, struct err *err)
+{
+	struct journal_entry e = { .user = u->name };
+	uint64_t ticket;
+	struct rd r;
+	int rc = 0;
+
+	pthread_mutex_lock(&u->lock);
+	r = rd_init(u->tail.data, u->tail.len);
+	e.epoch = u->man.epoch;
+	for (e.lsn = u->man.log_lsn + 1; rc == 0 && !u->lost && rd_left(&r); e.lsn++) {
+		e.rec = rd_blob(&r, &e.rec_len);
+		rc = journal_append(u->ob->journal, &e, 1, &ticket, err);
+	}
+	pthread_mutex_unlock(&u->lock);
+	return rc;
+}
+
+static int rewrite_tails(struct obox *ob, struct obox_user **list, size_t n, struct err *err)
+{
+	size_t i;
+	int rc = 0;
+
+	for (i = 0; rc == 0 && i < n; i++)
+		rc = rewrite_tail(list[i], err);
+	return rc == 0 ? journal_sync(ob->journal, err) : rc;
+}
+
 /* After this every record so far is in its user's log, and the journal is short. */
 int obox_checkpoint(struct obox *ob, const char *user, struct err *err)
 {
 	struct obox_user **list;
 	uint64_t old = 0;
-	size_t n, i;
+	size_t n;
 	int rc = 0;
 
 	pthread_mutex_lock(&ob->upkeep_lock);
@@ -451,13 +412,35 @@ int obox_checkpoint(struct obox *ob, const char *user, struct err *err)
 		pthread_rwlock_unlock(&ob->gate);
 		list = pin_users(ob, user, &n);
 		rc = upload_all(ob, list, n, user != NULL, err);
-		for (i = 0; i < n; i++)
-			obox_user_close(&list[i]);
-		free(list);
+		/* what is left: saves on their way, a segment begun before them */
+		if (rc == 0 && !user && ob->cfg.cluster)
+			rc = rewrite_tails(ob, list, n, err);
+		unpin_users(ob, list, n);
 	}
 	if (rc == 0 && !user)
 		journal_drop(ob->journal, old);
 	ob->last_checkpoint_us = clock_mono_us(ob->cfg.clock);
+	pthread_mutex_unlock(&ob->upkeep_lock);
+	return rc;
+}
+
+/* The journal's old pieces are given up: what is still needed of them is written again, at its end. */
+static int compact(struct obox *ob, struct err *err)
+{
+	struct obox_user **list;
+	uint64_t old = 0;
+	size_t n;
+	int rc;
+
+	pthread_mutex_lock(&ob->upkeep_lock);
+	rc = journal_rotate(ob->journal, &old, err);
+	if (rc == 0) {
+		list = pin_users(ob, NULL, &n);
+		rc = rewrite_tails(ob, list, n, err);
+		unpin_users(ob, list, n);
+	}
+	if (rc == 0)
+		journal_drop(ob->journal, old);
 	pthread_mutex_unlock(&ob->upkeep_lock);
 	return rc;
 }
@@ -469,19 +452,40 @@ int obox_flush(struct obox *ob, const char *user, struct err *err)
 
 /* --- upkeep --- */
 
-static int retire(struct obox_user *u)
+static int upload_one(struct obox_user *u, bool release, bool snapshot, struct err *err)
 {
 	struct upload up;
-	struct err e = ERR_INIT;
-	int rc = upload_prepare(u, true, true, &up, &e);
+	int rc = upload_prepare(u, release, snapshot, &up, err);
 
-	if (rc == 0 && (up.man.log_seq != u->man.log_seq || up.man.snap.lsn != u->man.snap.lsn)) {
-		rc = sync_stores(u->ob, &e);
-		if (rc < 0)
+	if (rc < 0)
+		return rc;
+	if (up.man.log_seq != u->man.log_seq || up.man.snap.lsn != u->man.snap.lsn) {
+		rc = sync_stores(u->ob, err);
+		if (rc < 0) {
 			upload_abandon(&up);
+			return rc;
+		}
 	}
+	return upload_commit(&up, err);
+}
+
+static int retire(struct obox_user *u)
+{
+	struct err e = ERR_INIT;
+	bool begun;
+	int rc = 0;
+
+	if (u->lost)
+		return 0;	/* there is nothing here that is still ours to write */
+	pthread_mutex_lock(&u->lock);
+	begun = u->started.lsn && u->started.lsn != u->st.lsn;
+	pthread_mutex_unlock(&u->lock);
+	if (begun)	/* its slot keeps what was begun; the rest goes into the next */
+		rc = upload_one(u, false, false, &e);
 	if (rc == 0)
-		rc = upload_commit(&up, &e);
+		rc = upload_one(u, true, true, &e);
+	if (u->lost)
+		return 0;
 	if (rc < 0)
 		log_event(LOG_WARN, "user cannot be released now", LF_S("user", u->name), LF_ERR(&e), LF_END);
 	return rc;
@@ -573,22 +577,82 @@ static void evict(struct obox *ob, int64_t idle_us)
 	free(list);
 }
 
-void obox_evict_user(struct obox *ob, const char *name)
+/* 0 released or not here, ERR_BUSY open here. */
+static int give_up(struct obox *ob, const char *name)
 {
 	struct obox_user *u;
+	int rc = 0;
 
 	pthread_mutex_lock(&ob->upkeep_lock);
 	pthread_mutex_lock(&ob->lock);
 	u = hmap_gets(&ob->users, name);
 	pthread_mutex_unlock(&ob->lock);
-	if (u && claim(ob, u))
-		user_retire(u, retire(u) == 0);
+	if (u && claim(ob, u)) {
+		rc = retire(u);
+		user_retire(u, rc == 0);
+	} else if (u) {
+		rc = ERR_BUSY;
+	}
+	pthread_mutex_unlock(&ob->upkeep_lock);
+	return rc;
+}
+
+void obox_evict_user(struct obox *ob, const char *name)
+{
+	give_up(ob, name);
+}
+
+int obox_user_release(struct obox *ob, const char *user, struct err *err)
+{
+	int rc = give_up(ob, user);
+
+	return rc < 0 ? err_set(err, rc, rc == ERR_BUSY ? "user %s has sessions here" : "user %s cannot be released now", user) : 0;
+}
+
+/* Logs that have grown, or wait for long; and users whose root has to be asked whose it is. */
+static void upload_due(struct obox *ob, int64_t now)
+{
+	struct obox_user **list;
+	struct err e = ERR_INIT;
+	size_t n, i;
+	bool due;
+
+	pthread_mutex_lock(&ob->upkeep_lock);
+	list = pin_users(ob, NULL, &n);
+	for (i = 0; i < n; i++) {
+		struct obox_user *u = list[i];
+
+		pthread_mutex_lock(&u->lock);
+		if (u->n_late)
+			user_settle_late(u);
+		due = !u->broken && (u->limbo || u->tail.len > UPLOAD_BYTES || (u->tail.len && now - u->dirty_us > CHECKPOINT_US));
+		pthread_mutex_unlock(&u->lock);
+		if (!due)
+			continue;
+		err_clear(&e);
+		if (upload_one(u, false, false, &e) < 0) {
+			log_event(LOG_WARN, "log cannot be uploaded now", LF_S("user", u->name), LF_ERR(&e), LF_END);
+			break;	/* the others would not fare better now */
+		}
+	}
+	unpin_users(ob, list, n);
 	pthread_mutex_unlock(&ob->upkeep_lock);
 }
 
-void obox_upkeep(struct obox *ob)
+static void upkeep_cluster(struct obox *ob, int64_t now)
 {
-	int64_t now = clock_mono_us(ob->cfg.clock);
+	struct err e = ERR_INIT;
+
+	journal_prepare(ob->journal);
+	if (!ob->cfg.cluster->ops->serving(ob->cfg.cluster))
+		return;
+	upload_due(ob, now);
+	if (journal_long_tail(ob->journal) && compact(ob, &e) < 0)
+		log_event(LOG_WARN, "journal cannot be shortened now", LF_ERR(&e), LF_END);
+}
+
+static void upkeep_local(struct obox *ob, int64_t now)
+{
 	struct err e = ERR_INIT;
 
 	if (now - ob->last_sync_us >= (int64_t)ob->cfg.flag_commit_delay_ms * 1000) {
@@ -601,6 +665,16 @@ void obox_upkeep(struct obox *ob)
 		if (obox_checkpoint(ob, NULL, &e) < 0)
 			log_event(LOG_WARN, "checkpoint failed: the journal is kept and it is tried again", LF_ERR(&e), LF_END);
 	}
+}
+
+void obox_upkeep(struct obox *ob)
+{
+	int64_t now = clock_mono_us(ob->cfg.clock);
+
+	if (ob->cfg.cluster)
+		upkeep_cluster(ob, now);
+	else
+		upkeep_local(ob, now);
 	pthread_mutex_lock(&ob->upkeep_lock);
 	evict(ob, IDLE_US);
 	pthread_mutex_unlock(&ob->upkeep_lock);
@@ -625,5 +699,7 @@ void obox_close(struct obox **obp)
 		journal_drop(ob->journal, old + 1);
 	if (!all)
 		log_event(LOG_WARN, "some users could not be released: the journal is kept for the next start", LF_U("users", ob->users.n), LF_ERR(&e), LF_END);
+	if (ob->cfg.cluster)
+		ob->cfg.cluster->ops->stop(ob->cfg.cluster, all);
 	obox_free(ob);
 }

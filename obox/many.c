@@ -1,0 +1,125 @@
+/* Store operations that several places need: many at once, and writes whose
+ * answer may be lost.
+ *
+ * A lost answer is not an answer: after anything but success the key is read
+ * back, and its own bytes mean success.  The bytes are sealed under a fresh
+ * nonce each time they are made, so nobody else can have written the same. */
+#include "obox/obox-private.h"
+
+enum { AT_ONCE = 32, TRIES = 3 };
+
+struct many {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	size_t flying;
+};
+
+static void landed(struct objstore_op *op)
+{
+	struct many *m = op->ctx;
+
+	pthread_mutex_lock(&m->lock);
+	m->flying--;
+	pthread_cond_signal(&m->cond);
+	pthread_mutex_unlock(&m->lock);
+}
+
+void obox_run_many(struct objstore *s, struct objstore_op *ops, size_t n)
+{
+	struct many m = { .flying = 0 };
+	size_t i;
+
+	pthread_mutex_init(&m.lock, NULL);
+	pthread_cond_init(&m.cond, NULL);
+	for (i = 0; i < n; i++) {
+		ops[i].done = landed;
+		ops[i].ctx = &m;
+		pthread_mutex_lock(&m.lock);
+		while (m.flying >= AT_ONCE)
+			pthread_cond_wait(&m.cond, &m.lock);
+		m.flying++;
+		pthread_mutex_unlock(&m.lock);
+		objstore_submit(s, &ops[i]);
+	}
+	pthread_mutex_lock(&m.lock);
+	while (m.flying)
+		pthread_cond_wait(&m.cond, &m.lock);
+	pthread_mutex_unlock(&m.lock);
+	pthread_cond_destroy(&m.cond);
+	pthread_mutex_destroy(&m.lock);
+}
+
+static bool worth_another_try(int rc)
+{
+	return rc == ERR_TIMEOUT || rc == ERR_UNAVAILABLE || rc == ERR_BUSY || rc == ERR_IO;
+}
+
+int obox_put_once(struct objstore *s, const char *key, const void *data, size_t len, struct buf *there, struct err *err)
+{
+	struct buf b = BUF_INIT(OBOX_BUNDLE_MAX);
+	struct err e = ERR_INIT;
+	int i, rc, got;
+
+	for (i = 0; i < TRIES; i++) {
+		err_clear(&e);
+		rc = objstore_put(s, key, data, len, OBJ_CREATE, NULL, &e);
+		if (rc == 0 || (rc != ERR_EXISTS && rc != ERR_CONFLICT && !worth_another_try(rc)))
+			break;
+		buf_clear(&b);
+		got = objstore_get(s, key, &b, NULL, NULL);
+		if (got == 0) {
+			rc = b.len == len && (!len || !memcmp(b.data, data, len)) ? 0 : ERR_EXISTS;
+			break;
+		}
+		if (got != ERR_NOTFOUND)
+			break;
+		rc = rc == ERR_EXISTS || rc == ERR_CONFLICT ? ERR_UNAVAILABLE : rc;	/* somebody deleted it just now */
+	}
+	if (rc == ERR_EXISTS && there)
+		buf_add(there, b.data, b.len);
+	buf_free(&b);
+	return rc < 0 ? err_set(err, rc, "%s", e.msg[0] ? e.msg : key) : 0;
+}
+
+int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], struct err *err)
+{
+	char now[OBJ_ETAG_MAX];
+	struct buf b = BUF_INIT(OBOX_BUNDLE_MAX);
+	struct err e = ERR_INIT;
+	int i, rc, got;
+
+	for (i = 0; i < TRIES; i++) {
+		memcpy(now, etag, sizeof(now));
+		err_clear(&e);
+		rc = objstore_put(s, key, data, len, *etag ? OBJ_MATCH : OBJ_CREATE, now, &e);
+		if (rc == 0) {
+			memcpy(etag, now, sizeof(now));
+			break;
+		}
+		if (rc != ERR_EXISTS && rc != ERR_CONFLICT && !worth_another_try(rc))
+			break;
+		buf_clear(&b);
+		got = objstore_get(s, key, &b, now, NULL);
+		if (got == 0 && b.len == len && !memcmp(b.data, data, len)) {
+			memcpy(etag, now, sizeof(now));
+			rc = 0;
+			break;
+		}
+		if (got == 0 && (!*etag || strcmp(now, etag) != 0)) {
+			rc = ERR_CONFLICT;
+			break;
+		}
+		if (got == ERR_NOTFOUND && *etag) {
+			rc = ERR_CONFLICT;
+			break;
+		}
+		if (got < 0 && got != ERR_NOTFOUND) {
+			rc = worth_another_try(rc) ? rc : ERR_UNAVAILABLE;
+			break;
+		}
+		if (rc == ERR_CONFLICT || rc == ERR_EXISTS)
+			rc = ERR_BUSY;	/* unchanged after all: a race of two requests in the store */
+	}
+	buf_free(&b);
+	return rc < 0 ? err_set(err, rc, "%s", e.msg[0] ? e.msg : key) : 0;
+}
