@@ -17,6 +17,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/rebuild.c \
 	%reldir%/record.c \
 	%reldir%/save.c \
+	%reldir%/scrub.c \
 	%reldir%/state.c \
 	%reldir%/summary.c \
 	%reldir%/upload.c \

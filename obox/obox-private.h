@@ -284,6 +284,7 @@ int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
 void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
 int obox_recover(struct obox *ob, const char *dir, struct err *err);
+int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err);	/* every byte against the save record's SHA-256 */
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);
 int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, bool lazy, unsigned char hash_r[32], struct err *err);

@@ -599,7 +599,7 @@ static void message_objects_alone_are_enough(void **state)
 	assert_int_equal(objstore_each(f->store, "", forget, f, &f->err), 0);
 	open_box(f);
 	obox_user_close(&f->u);
-	assert_int_equal(obox_users(f->ob, count_user, &users, &f->err), 0);
+	assert_int_equal(obox_users(f->ob, NULL, count_user, &users, &f->err), 0);
 	assert_int_equal(users, 1);
 	obox_close(&f->ob);
 	assert_int_equal(objstore_each(f->store, "", forget, f, &f->err), 0);
