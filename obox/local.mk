@@ -3,6 +3,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/body.c \
 	%reldir%/bundle.c \
 	%reldir%/columns.c \
+	%reldir%/compact.c \
 	%reldir%/change.c \
 	%reldir%/check.c \
 	%reldir%/dump.c \

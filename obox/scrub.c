@@ -177,7 +177,7 @@ static int look(struct scrubbing *k, struct ref *r)
 static int look_at_block(struct scrubbing *k, const struct sumblock *b)
 {
 	char *key = user_key(k->u, "sum/%08" PRIx64 "-%08" PRIx64, b->epoch, b->n);
-	int rc = b->open ? 1 : objstore_head(k->ob->cfg.index_store, key, NULL, k->err);
+	int rc = b->open || !b->n ? 1 : objstore_head(k->ob->cfg.index_store, key, NULL, k->err);
 
 	if (rc == 0) {
 		k->s->bundles++;
