@@ -107,7 +107,7 @@ struct trash {	/* an expunged message within its grace period; holds a reference
 struct dead { struct obox_guid guid; char *name; };	/* a deleted mailbox with mail in the trash */
 
 struct sumblock {	/* an immutable block of summaries */
-	uint64_t epoch, n;	/* object sum/<epoch>-<n> */
+	uint64_t epoch, n;	/* object sum/<epoch>-<n>; n 0 and not open: given up */
 	uint32_t count, bytes;
 	struct sumopen *open;	/* its content while not in the store */
 };
@@ -289,6 +289,7 @@ int root_put(struct obox *ob, const char *prefix, const struct manifest *man, ch
 /* Puts behind the log that man describes what it lacks of t's records of that epoch, or (fence) a fence of man's
  * epoch; man then describes the longer log, and the caller makes it the root.  ERR_CONFLICT: a later owner is at it. */
 int log_extend(struct obox *ob, const char *prefix, struct manifest *man, uint64_t epoch, struct obox_tail *t, bool fence, struct err *err);
+int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err);	/* every byte against the save record's SHA-256 */
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);
 /* packs and seals; the reverse, which appends to plain */
@@ -346,6 +347,14 @@ int sum_store_full(struct obox_user *u, struct err *err);
 char *sum_take(struct obox_user *u, bool full_only, struct buf *plain, size_t *at_r);
 void sum_stored(struct obox_user *u, size_t at, bool ok);	/* the put that follows sum_take; takes u->lock */
 void sumblock_release(struct sumblock *b);
+/* A stored block's summaries by slot; they stay valid until sumslots_close. */
+struct sumslots;
+int sumslots_open(struct obox_user *u, const struct sumblock *b, struct sumslots **s_r, struct err *err);
+uint32_t sumslots_count(const struct sumslots *s);
+void sumslots_get(const struct sumslots *s, uint32_t slot, const void **p_r, size_t *len_r);
+void sumslots_close(struct obox_user *u, struct sumslots **s);
+/* Empties blocks that few messages need (compact.c); *n_r blocks were given up: an upload with snapshots must follow before their objects go. */
+int user_compact(struct obox_user *u, size_t *n_r, struct err *err);
 
 void view_mailbox_changed(struct mbox *m, const struct obox_view *except);	/* calls the notify functions */
 void view_expunged(struct mbox *m, const struct obox_msg *msg);	/* before the message leaves the array */
