@@ -51,5 +51,7 @@ int obox_put_once(struct objstore *s, const char *key, const void *data, size_t 
  * written by this call and has another etag; else it is not known, and it may still happen later. */
 int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], struct err *err);
 
-struct seal_keys;
+/* Packed and sealed as every bundle (docs/format.md, 2), and the reverse; both append. */
+int obox_seal(struct obox *ob, const char *key, const struct buf *plain, struct buf *sealed, struct err *err);
+int obox_unseal(struct obox *ob, const char *key, const struct buf *sealed, struct buf *plain, struct err *err);
 #endif

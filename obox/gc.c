@@ -271,6 +271,23 @@ static int sweep(struct obox_user *u, int64_t older, struct obox_gc_stats *st, s
 	return rc;
 }
 
+/* Saves on their way keep a snapshot from being taken. */
+static int flush_snapshots(struct obox_user *u, struct err *err)
+{
+	uint64_t lsn;
+	int rc;
+
+	pthread_mutex_lock(&u->lock);
+	lsn = u->st.lsn;
+	pthread_mutex_unlock(&u->lock);
+	rc = obox_flush(u->ob, u->name, err);
+	pthread_mutex_lock(&u->lock);
+	if (rc == 0 && u->man.snap.lsn < lsn)
+		rc = err_set(err, ERR_BUSY, "user %s: mail is being saved: try again", u->name);
+	pthread_mutex_unlock(&u->lock);
+	return rc;
+}
+
 int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, struct err *err)
 {
 	int64_t now = clock_wall_s(u->ob->cfg.clock);
@@ -283,7 +300,7 @@ int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, st
 	if (rc == 0)
 		rc = user_compact(u, &blocks, err);
 	if (rc == 0 && blocks)
-		rc = obox_flush(u->ob, u->name, err);	/* no snapshot in the store names them any more */
+		rc = flush_snapshots(u, err);	/* none in the store names them any more */
 	if (rc == 0)
 		rc = sweep(u, now - (ignore_grace ? 0 : UNNAMED_AGE_S), st, err);
 	return rc;

@@ -89,7 +89,7 @@ static inline bool journal_long_tail(struct journal *j)
 {
 	return j->ops->long_tail(j);
 }
-/* Every entry appended before is in pieces <= *old_r.  journal_drop(n) gives up the pieces <= n: all their
+/* Entries appended from now on are in pieces > *old_r.  journal_drop(n) gives up the pieces <= n: all their
  * entries are in their users' logs, or were appended again and are durable. */
 static inline int journal_rotate(struct journal *j, uint64_t *old_r, struct err *err)
 {

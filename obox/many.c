@@ -49,6 +49,16 @@ void obox_run_many(struct objstore *s, struct objstore_op *ops, size_t n)
 	pthread_mutex_destroy(&m.lock);
 }
 
+int obox_seal(struct obox *ob, const char *key, const struct buf *plain, struct buf *sealed, struct err *err)
+{
+	return bundle_seal(ob, key, plain->data, plain->len, sealed, err);
+}
+
+int obox_unseal(struct obox *ob, const char *key, const struct buf *sealed, struct buf *plain, struct err *err)
+{
+	return bundle_unseal(ob, key, sealed, plain, NULL, err);
+}
+
 static bool worth_another_try(int rc)
 {
 	return rc == ERR_TIMEOUT || rc == ERR_UNAVAILABLE || rc == ERR_BUSY || rc == ERR_IO;
