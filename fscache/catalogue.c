@@ -50,15 +50,15 @@ static void db_close(struct fscache *fc)
 	fc->db = NULL;
 }
 
+/* Of the running kernel; "" when it cannot be had. */
 static void boot_id(char id[BOOT_MAX])
 {
-	char *text = NULL;
-	size_t len = 0;
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, id, BOOT_MAX - 1) : 0;
 
-	id[0] = '\0';
-	if (io_read_file("/proc/sys/kernel/random/boot_id", BOOT_MAX - 1, &text, &len, NULL) == 0)
-		snprintf(id, BOOT_MAX, "%.*s", (int)strcspn(text, "\n"), text);
-	free(text);
+	id[n > 0 ? n : 0] = '\0';
+	id[strcspn(id, "\n")] = '\0';
+	io_close(&fd);
 }
 
 /* --- the secret --- */

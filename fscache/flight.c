@@ -135,11 +135,14 @@ void fsc_flight_store(struct fsc_flight *f)
 	struct fscache *fc = f->fc;
 	struct fsc_stripe *st = fsc_stripe_of(fc, &f->id);
 	struct fsc_staged s;
+	unsigned joined;
 	size_t at, n;
 
 	for (at = 0; at < f->data.len && !atomic_load(&f->voided); at += n) {
 		n = f->data.len - at < FSCACHE_BLOCK ? f->data.len - at : FSCACHE_BLOCK;
 		fsc_stage(fc, &f->id, f->owner, f->inner.size, f->lo + (uint32_t)(at / FSCACHE_BLOCK), f->data.data + at, n, &s);
+		joined = atomic_load(&f->joined);
+		s.freq = joined < FSC_FREQ_MAX ? (uint8_t)joined : FSC_FREQ_MAX;
 		fsc_publish(fc, &s, true, &f->voided);
 	}
 	pthread_mutex_lock(&st->lock);
@@ -234,6 +237,7 @@ static void join(struct fsc_get *g, struct fsc_stripe *st, struct fsc_flight *f)
 
 	g->fetched = true;
 	g->leads = false;
+	atomic_fetch_add(&f->joined, 1);
 	if (there)
 		atomic_fetch_add(&f->refs, 1);
 	else

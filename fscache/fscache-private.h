@@ -155,6 +155,7 @@ struct fsc_staged {
 	struct fsc_where where;
 	uint32_t block;
 	uint16_t len;
+	uint8_t freq;			/* reads it had already */
 };
 
 void fsc_shard_init(struct fscache *fc, struct fsc_shard *sh, unsigned no, uint64_t bytes, uint32_t e_max);
@@ -212,6 +213,7 @@ struct fsc_flight {
 	uint64_t owner;
 	uint32_t lo, hi;	/* blocks; UINT32_MAX = to the end */
 	bool landed;
+	_Atomic unsigned joined;	/* by so many GETs besides the first */
 	atomic_bool voided;	/* the object was changed: not to be kept */
 	struct objstore_op inner;
 	char *key;

@@ -469,7 +469,7 @@ static void enter(struct fsc_shard *sh, uint32_t idx, struct fsc_staged *st)
 	struct fsc_entry *e = &sh->e[idx];
 
 	*e = (struct fsc_entry){ .id = st->id, .size = st->size, .tag = st->tag, .where = st->where, .block = st->block, .len = st->len,
-				 .used = fsc_now_s(sh->fc), .flags = (e->flags & FSC_SAVED) | FSC_DIRTY };
+				 .freq = st->freq, .used = fsc_now_s(sh->fc), .flags = (e->flags & FSC_SAVED) | FSC_DIRTY };
 	e->queue = fsc_ghost_take(sh, &st->id, st->block) ? FSC_MAIN : FSC_SMALL;
 	link_entry(sh, idx, st->owner);
 }
