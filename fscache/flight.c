@@ -389,5 +389,9 @@ void fsc_void(struct fscache *fc, const struct fsc_id *id)
 		if (fsc_id_is(&f->id, id))
 			atomic_store(&f->voided, true);
 	pthread_mutex_unlock(&st->lock);
+	pthread_mutex_lock(&fc->shards[0].lock);
+	if (!fc->shards[0].open)	/* what a catalogue says that is opened later may be older than this */
+		atomic_store(&fc->changed, true);
+	pthread_mutex_unlock(&fc->shards[0].lock);
 	fsc_drop_object(fc, id);
 }

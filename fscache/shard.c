@@ -57,6 +57,8 @@ void fsc_shard_init(struct fscache *fc, struct fsc_shard *sh, unsigned no, uint6
 	*sh = (struct fsc_shard){ .fc = fc, .no = no, .e_max = e_max };
 	pthread_mutex_init(&sh->lock, NULL);
 	fsc_space_init(&sh->space, (uint32_t)(bytes / FSC_UNIT));
+	mem_grow(&sh->e, &sh->e_cap, 1, sizeof(*sh->e));	/* e[0] is nobody's */
+	sh->e[0] = (struct fsc_entry){ .flags = 0 };
 	sh->chain = mem_calloc(CHAIN_FIRST, sizeof(*sh->chain));
 	sh->chain_mask = CHAIN_FIRST - 1;
 	sh->ghost_mask = pow2(bytes / GHOST_BYTES) - 1;

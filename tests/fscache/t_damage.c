@@ -411,6 +411,24 @@ static void a_directory_in_use_is_left_alone_until_it_is_free(void **state)
 	assert_int_equal(f->probe->n_get, 0);	/* what the first one left is used */
 }
 
+/* What was deleted while another process held the directory is not found in what that one left. */
+static void a_directory_taken_over_late_brings_nothing_back(void **state)
+{
+	struct fix *f = *state;
+	struct objstore *first;
+
+	make(f);
+	fix_open(f, 8 * MIB);
+	read_all(f);
+	first = f->s;
+	fix_open(f, 8 * MIB);
+	assert_int_equal(objstore_delete(f->s, "p/u/0ab/bob/m/00000001-00000000", &f->err), 0);
+	objstore_close(&first);
+	sleep(3);
+	assert_int_equal(mail_check(f->s, "bob", 0, size_of(0), 0, 0), ERR_NOTFOUND);
+	assert_int_equal(mail_check(f->s, "bob", 3, size_of(3), 0, 0), 0);
+}
+
 /* --- kill -9 --- */
 
 static void child(struct fix *f, unsigned seed)
@@ -515,7 +533,7 @@ int main(void)
 		T(damage_under_way_is_found_counted_and_mended), T(a_deleted_directory_is_survived), T(a_disk_that_begins_to_fail_is_survived),
 		T(a_disk_that_recovers_is_used_again), T(a_full_disk_is_survived), T(a_disk_that_turns_read_only_is_survived),
 		T(a_file_size_limit_is_survived), T(a_place_that_is_no_directory_is_survived), T(a_directory_in_use_is_left_alone_until_it_is_free),
-		T(a_killed_process_leaves_nothing_wrong), T(after_a_crash_of_the_machine_everything_is_dropped),
+		T(a_directory_taken_over_late_brings_nothing_back), T(a_killed_process_leaves_nothing_wrong), T(after_a_crash_of_the_machine_everything_is_dropped),
 	};
 
 	return cmocka_run_group_tests_name("damage", tests, NULL, NULL);
