@@ -91,7 +91,7 @@ static void prepare(void)
 	int i;
 
 	log_init("fuzz", LOG_ERROR, LOG_FMT_TEXT);
-	snprintf(dir, sizeof(dir), "/tmp/fuzz_fscache.XXXXXX");
+	snprintf(dir, sizeof(dir), "%s/fuzz_fscache.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");	/* a clean stop syncs */
 	if (!mkdtemp(dir))
 		abort();
 	atexit(clean_up);
