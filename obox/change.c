@@ -170,9 +170,9 @@ static void not_acknowledged(struct obox_user *u, struct mbox *to, uint32_t firs
 	r.modseq = root_next_modseq(&u->st, to);
 	if (move)
 		user_late(u, ticket, &to->guid, first, first + n - 1);
-	else if (to->deleted || user_commit_forced(u, &r, &t, NULL) == 0)
-		user_show(u, to, first, first + n - 1);
-	else
+	else if (!to->deleted && user_commit_forced(u, &r, &t, NULL) == 0)
+		user_late(u, t, &to->guid, first, first + n - 1);	/* as batch_undo() in save.c */
+	else if (!to->deleted)
 		user_stop(u);
 	seqset_free(&uids);
 }

@@ -237,7 +237,7 @@ struct obox_user {
 		uint64_t lsn, n;
 	} *flying;
 	size_t n_flying, cap_flying;
-	struct late {			/* moved, not acknowledged, and shown when the journal has it after all */
+	struct late {			/* UIDs that stay hidden until the journal has a record: of a move that may happen after all, of taking back */
 		uint64_t ticket;
 		struct obox_guid guid;
 		uint32_t lo, hi;

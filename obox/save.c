@@ -322,29 +322,6 @@ void user_stop(struct obox_user *u)
 	pthread_cond_broadcast(&u->visible);
 }
 
-/* Takes back what was applied but cannot be acknowledged; under the lock. */
-static int batch_undo(struct batch *b)
-{
-	struct seqset uids = SEQSET_INIT;
-	struct rec r = { .type = REC_EXPUNGE, .guid = b->m->guid, .on = true, .uids = &uids };
-	struct err e = ERR_INIT;
-	uint64_t ticket;
-	int rc = 0;
-
-	seqset_add(&uids, b->first, b->first + (uint32_t)b->n - 1);
-	r.modseq = root_next_modseq(&b->u->st, b->m);
-	r.time = clock_wall_s(b->u->ob->cfg.clock);
-	if (!b->m->deleted)
-		rc = user_commit_forced(b->u, &r, &ticket, &e);
-	if (rc < 0) {
-		log_event(LOG_WARN, "unacknowledged message stays in the log, hidden: it may appear after a restart", LF_S("user", b->u->name),
-			  LF_ERR(&e), LF_END);
-		user_stop(b->u);
-	}
-	seqset_free(&uids);
-	return rc;
-}
-
 /* Shows UIDs lo..hi and waits until everything before them is shown too; under the lock. */
 void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 {
@@ -355,6 +332,39 @@ void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 		user_settle_late(u);
 	while (m->pending.n && m->pending.r[0].lo < lo && !u->broken)
 		pthread_cond_wait(&u->visible, &u->lock);
+}
+
+/* Takes back what was applied but cannot be acknowledged; under the lock, which is released meanwhile.  The UIDs stay
+ * hidden until the journal has it: a UIDNEXT behind them must not be told while a crash may still make them new again. */
+static void batch_undo(struct batch *b)
+{
+	struct seqset uids = SEQSET_INIT;
+	struct rec r = { .type = REC_EXPUNGE, .guid = b->m->guid, .on = true, .uids = &uids };
+	uint32_t last = b->first + (uint32_t)b->n - 1;
+	struct obox_user *u = b->u;
+	struct err e = ERR_INIT;
+	uint64_t ticket;
+	int rc;
+
+	seqset_add(&uids, b->first, last);
+	r.modseq = root_next_modseq(&u->st, b->m);
+	r.time = clock_wall_s(u->ob->cfg.clock);
+	rc = user_commit_forced(u, &r, &ticket, &e);
+	seqset_free(&uids);
+	if (rc == 0) {
+		pthread_mutex_unlock(&u->lock);
+		rc = user_wait(u, ticket, &e);
+		pthread_mutex_lock(&u->lock);
+		if (rc == 0)
+			user_show(u, b->m, b->first, last);
+		else if (rc == ERR_UNAVAILABLE && u->ob->cfg.cluster)
+			user_late(u, ticket, &b->m->guid, b->first, last);
+	}
+	if (rc < 0 && !(rc == ERR_UNAVAILABLE && u->ob->cfg.cluster)) {
+		log_event(LOG_WARN, "unacknowledged message stays in the log, hidden: it may appear after a restart", LF_S("user", u->name),
+			  LF_ERR(&e), LF_END);
+		user_stop(u);
+	}
 }
 
 static int batch_begin(struct batch *b, const char *mailbox, uint32_t *uidvalidity_r, struct err *err)
@@ -396,8 +406,10 @@ static int batch_run(struct batch *b, const char *mailbox, uint32_t *uidvalidity
 	pthread_mutex_lock(&u->lock);
 	if (rc == 0 && b->m->deleted)
 		rc = err_set(err, ERR_NOTFOUND, "mailbox was deleted meanwhile");
-	if (rc == 0 || batch_undo(b) == 0)
+	if (rc == 0)
 		user_show(u, b->m, b->first, b->first + (uint32_t)b->n - 1);
+	else if (!b->m->deleted)
+		batch_undo(b);
 	land(u, b->lsn);
 	mbox_unpin(b->m);
 	pthread_mutex_unlock(&u->lock);

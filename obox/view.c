@@ -21,6 +21,15 @@ struct obox_view {
 	void *ctx;
 };
 
+/* HIGHESTMODSEQ as it may be told: not below the epoch's own first number, though nothing changed in it yet.  The epoch
+ * before may have told higher ones than are in the log, and what was told never goes back. */
+static uint64_t told_modseq(const struct obox_user *u, const struct mbox *m)
+{
+	uint64_t modseq = mbox_visible_modseq(m), first = u->st.epoch << 32;
+
+	return modseq > first ? modseq : first;
+}
+
 int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, void (*notify)(void *ctx), void *ctx,
 		   struct obox_view **v_r, struct err *err)
 {
@@ -42,7 +51,7 @@ int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, voi
 		v->m = m;
 		v->read_only = read_only;
 		v->known_uidnext = mbox_visible_uidnext(m);
-		v->told = mbox_visible_modseq(m);
+		v->told = told_modseq(u, m);
 		v->notify = notify;
 		v->ctx = ctx;
 		v->next = m->views;
@@ -143,7 +152,7 @@ static size_t live(const struct obox_view *v)	/* known messages still there */
 	return mbox_lower(v->m, v->known_uidnext);
 }
 
-static void status_of(const struct mbox *m, struct obox_status *st)
+static void status_of(const struct obox_user *u, const struct mbox *m, struct obox_status *st)
 {
 	size_t i;
 
@@ -156,10 +165,9 @@ static void status_of(const struct mbox *m, struct obox_status *st)
 	st->deleted = m->n_deleted;
 	st->size = m->size;
 	st->deleted_size = m->deleted_size;
-	st->highestmodseq = m->highestmodseq;
+	st->highestmodseq = told_modseq(u, m);
 	if (!m->pending.n)
 		return;
-	st->highestmodseq = mbox_visible_modseq(m);
 	for (i = mbox_visible_count(m); i < m->n; i++) {
 		st->messages--;
 		st->size -= m->msgs[i].size;
@@ -179,7 +187,7 @@ int obox_mailbox_status(struct obox_user *u, const char *name, struct obox_statu
 	pthread_mutex_lock(&u->lock);
 	rc = user_mbox(u, name, false, &m, err);
 	if (rc == 0)
-		status_of(m, st);
+		status_of(u, m, st);
 	pthread_mutex_unlock(&u->lock);
 	return rc;
 }
@@ -187,7 +195,7 @@ int obox_mailbox_status(struct obox_user *u, const char *name, struct obox_statu
 void obox_view_status(struct obox_view *v, struct obox_status *st)
 {
 	pthread_mutex_lock(&v->u->lock);
-	status_of(v->m, st);
+	status_of(v->u, v->m, st);
 	pthread_mutex_unlock(&v->u->lock);
 }
 
@@ -391,7 +399,7 @@ int obox_view_sync(struct obox_view *v, bool expunges_ok, struct obox_sync *out)
 		out->new_messages = live(v) > known;
 	}
 	out->exists = (uint32_t)(live(v) + v->n_gone);
-	v->told = mbox_visible_modseq(v->m);
+	v->told = told_modseq(v->u, v->m);
 	out->highestmodseq = v->told;
 	pthread_mutex_unlock(&v->u->lock);
 	return out->n_expunged || out->n_changed || out->new_messages;
@@ -408,7 +416,7 @@ void obox_sync_free(struct obox_sync *s)
 /* An own flag change: the view is in step with it when it was with all before. */
 void view_own_change(struct obox_view *v, uint64_t before, uint64_t after)
 {
-	if (v->told == before && !v->m->pending.n)
+	if (v->told >= before && !v->m->pending.n)
 		v->told = after;
 }
 

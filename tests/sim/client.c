@@ -333,6 +333,14 @@ static void read_body(const struct client *c, struct obox_user *u, struct m_box 
 		violation(1, "%s: UID %u, message %u cannot be read: %s", user_name_of(c->user), m->uid, known->content, err.msg);
 }
 
+/* While mail is on its way HIGHESTMODSEQ stands still, but flags and expunges behind it are shown (README.md, "known"). */
+static bool is_frozen(struct obox_user *u, const struct obox_guid *g)
+{
+	struct mbox *m = root_by_guid(&u->st, g);
+
+	return !m || m->pending.n;
+}
+
 static int check_box(const struct client *c, struct obox_user *u, const char *name, bool *found)
 {
 	struct obox_msg *msgs = mem_calloc(M_CONTENTS, sizeof(*msgs));
@@ -369,6 +377,7 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 	} while (again.highestmodseq != st.highestmodseq || again.uidnext != st.uidnext || again.messages != st.messages);
 	of.epoch = u->man.epoch;
 	of.owner = owns(c, u) && !obox_view_deleted(v);
+	of.frozen = !sim_strict && is_frozen(u, &st.guid);
 	trace("reads %s %s: %zu messages, UIDNEXT %u, epoch %" PRIu64 "%s", user_name_of(c->user), name, n, st.uidnext, of.epoch, of.owner ? "" : " (not the owner)");
 	model_see_box(&of, b, &st, msgs, n, known, &vanished);
 	sim_task->nopreempt--;
@@ -473,8 +482,14 @@ static void *release_main(void *arg)
 {
 	struct client *c = arg;
 	struct err err = ERR_INIT;
-	int rc = obox_user_release(c->l->ob, user_name_of(c->user), &err);
+	struct obox_user *u;
+	int rc = 0;
 
+	/* a root may name this node though the user is not in its memory: an opening that failed half-way */
+	if (!hmap_gets(&c->l->ob->users, user_name_of(c->user)) && (rc = open_user(c, &u)) == 0)
+		obox_user_close(&u);
+	if (rc == 0)
+		rc = obox_user_release(c->l->ob, user_name_of(c->user), &err);
 	trace("release of %s: %s", user_name_of(c->user), rc < 0 ? err.msg : "OK");
 	c->l->clients--;
 	return NULL;

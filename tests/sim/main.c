@@ -1,6 +1,6 @@
 /* culver-sim: worlds by their seeds, each in a process of its own (so that a crash of the
  * code under test is a finding like any other, and memory is bounded), one a processor at a time. */
-#include "tests/sim/sim.h"
+#include "tests/sim/model.h"
 
 #include "base/io.h"
 
@@ -154,7 +154,7 @@ static uint64_t run(struct sim_result *sum, uint64_t *seeds)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: culver-sim [--seeds A-B] [--steps N] [--break NAME] [--trace] [--keep-going] [--jobs N] [--seconds N] [--lines N] [--quiet]\n");
+	fprintf(stderr, "usage: culver-sim [--seeds A-B] [--steps N] [--break NAME] [--trace] [--keep-going] [--jobs N] [--seconds N] [--lines N] [--strict] [--quiet]\n");
 	return 2;
 }
 
@@ -170,6 +170,8 @@ static int parse(int argc, char **argv)
 			opt.trace = true;
 		} else if (!strcmp(a, "--keep-going")) {
 			opt.keep_going = true;
+		} else if (!strcmp(a, "--strict")) {
+			sim_strict = true;
 		} else if (!strcmp(a, "--quiet")) {
 			opt.quiet = true;
 		} else if (!v) {

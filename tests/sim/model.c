@@ -8,6 +8,7 @@
 const char *const m_names[M_NAMES] = { "INBOX", "A", "B", "C" };
 struct m_user m_users[USERS];
 struct sim_counts sim_counts;
+bool sim_strict;
 static struct op *ops;
 static uint64_t seq;
 static uint32_t n_contents;
@@ -142,25 +143,36 @@ static void dirs_acked(struct m_user *u, const struct op *op)
 {
 	size_t i, n = 0;
 
-	for (i = 0; i < u->n_dirs; i++)
+	for (i = 0; i < u->n_dirs && !op->settled; i++)
 		if (dir_apply(&u->dirs[i], op))
 			u->dirs[n++] = u->dirs[i];
-	u->n_dirs = n;
-	if (!n)
-		violation(1, "%s: a change of mailbox %s was acknowledged that cannot be", user_name_of(op->user), m_names[op->name]);
+	if (!op->settled)
+		u->n_dirs = n;
+	if (op->settled ? !op->happened : !n)
+		violation(1, "%s: a change of mailbox %s was acknowledged that %s", user_name_of(op->user), m_names[op->name],
+			  op->settled ? "did not happen" : "cannot be");
+}
+
+/* What may be, and what is when op is done, too; up to max. */
+static size_t dirs_extend(struct m_dir *dirs, size_t n, size_t max, const struct op *op, unsigned bit)
+{
+	size_t i, end = n;
+
+	for (i = 0; i < n && end < max; i++) {
+		dirs[end] = dirs[i];
+		dirs[end].done |= bit;
+		end += dir_apply(&dirs[end], op);
+	}
+	return end;
 }
 
 static void dirs_failed(struct m_user *u, const struct op *op)
 {
-	size_t i, n = u->n_dirs;
-
-	if (op->epoch < u->epoch)
-		return;	/* settled: it did not happen */
-	for (i = 0; i < n && u->n_dirs < M_DIRS; i++) {
-		u->dirs[u->n_dirs] = u->dirs[i];
-		u->n_dirs += dir_apply(&u->dirs[u->n_dirs], op);
-	}
-	u->dirs_epoch = op->epoch;
+	if (op->settled || op->epoch < u->epoch)
+		return;
+	u->n_dirs = dirs_extend(u->dirs, u->n_dirs, M_DIRS, op, 0);
+	if (op->epoch > u->dirs_epoch)
+		u->dirs_epoch = op->epoch;
 }
 
 static bool same_dir(unsigned user, const struct m_dir *d, const struct obox_mailbox *list, size_t n, struct m_dir *now)
@@ -195,46 +207,83 @@ static void describe(const struct m_dir *d, char *out, size_t size)
 				      d->box[k] ? d->box[k]->guid.b[1] : 0);
 }
 
+static void strange_dir(const struct view_of *v, const struct m_dir *may, size_t n_may, const struct obox_mailbox *list, size_t n)
+{
+	struct m_dir d = { .there = { false } };
+	char text[100] = "";
+	size_t i;
+	int k;
+
+	for (i = 0; i < n; i++)
+		for (k = 0; k < M_NAMES; k++)
+			if (!strcmp(list[i].name, m_names[k])) {
+				d.there[k] = true;
+				d.box[k] = model_box(v->user, &list[i].guid, list[i].uidvalidity);
+			}
+	for (i = 0; i < n_may; i++) {
+		describe(&may[i], text, sizeof(text));
+		trace("model: may be%s", text);
+	}
+	describe(&d, text, sizeof(text));
+	violation(1, "%s: mailboxes are%s, in epoch %" PRIu64 "; not what was acknowledged", user_name_of(v->user), text, v->epoch);
+}
+
+/* This is what is in the store, for ever, but for changes of this epoch. */
+static void settle_dir(const struct view_of *v, const struct m_dir *found)
+{
+	struct m_user *u = &m_users[v->user];
+	unsigned bit = 1;
+	struct op *op;
+
+	for (op = ops; op; op = op->next) {
+		if (op->user != v->user || op->kind < OP_CREATE)
+			continue;
+		if (!op->settled) {
+			op->settled = true;
+			op->happened = found->done & bit;
+		}
+		bit <<= 1;
+	}
+	u->dirs[0] = *found;
+	u->dirs[0].done = 0;
+	u->n_dirs = 1;
+}
+
 void model_see_dir(const struct view_of *v, const struct obox_mailbox *list, size_t n)
 {
 	struct m_user *u = &m_users[v->user];
-	struct m_dir now, found;
-	char text[100] = "";
-	size_t i, k = 0, is = 0;
+	struct m_dir may[4 * M_DIRS], now, found;
+	size_t i, n_may = u->n_dirs, is = 0;
+	bool settled = v->epoch > u->dirs_epoch;
+	unsigned bit = 1;
+	struct op *op;
 
 	if (!v->owner)
 		return;
-	for (i = 0; i < u->n_dirs; i++)
-		if (same_dir(v->user, &u->dirs[i], list, n, &now)) {
-			u->dirs[i] = found = now;
+	memcpy(may, u->dirs, n_may * sizeof(*may));
+	for (op = ops; op; op = op->next)
+		if (op->user == v->user && op->kind >= OP_CREATE) {
+			if (!op->settled)
+				n_may = dirs_extend(may, n_may, MEM_COUNT(may), op, bit);
+			settled &= op->settled || op->epoch < v->epoch;
+			bit <<= 1;
+		}
+	for (i = 0; i < n_may; i++)
+		if (same_dir(v->user, &may[i], list, n, &now)) {
+			if (i < u->n_dirs)
+				u->dirs[i] = now;
+			found = now;
 			is++;
 		}
 	if (!is) {
-		struct m_dir d = { .there = { false } };
-
-		for (i = 0; i < n; i++)
-			for (k = 0; k < M_NAMES; k++)
-				if (!strcmp(list[i].name, m_names[k])) {
-					d.there[k] = true;
-					d.box[k] = model_box(v->user, &list[i].guid, list[i].uidvalidity);
-				}
-		describe(&d, text, sizeof(text));
-		for (i = 0; i < u->n_dirs; i++) {
-			char may[100] = "";
-
-			describe(&u->dirs[i], may, sizeof(may));
-			trace("model: may be%s", may);
-		}
-		violation(1, "%s: mailboxes are%s, in epoch %" PRIu64 "; not what was acknowledged", user_name_of(v->user), text, v->epoch);
+		strange_dir(v, may, n_may, list, n);
 		return;
 	}
 	for (i = 0; i < n; i++)
 		if (model_box(v->user, &list[i].guid, list[i].uidvalidity)->gone)
 			violation(1, "%s: mailbox %s was deleted and is there", user_name_of(v->user), list[i].name);
-	if (v->epoch > u->dirs_epoch) {
-		u->dirs[0] = found;
-		u->n_dirs = 1;
-	}
+	if (settled)
+		settle_dir(v, &found);
 	if (v->epoch > u->epoch)
 		u->epoch = v->epoch;
 }
@@ -265,7 +314,10 @@ void model_begin(struct op *op)
 			contents[op->contents[i]].removable = true;
 		if (m && op->kind == OP_FLAGS) {
 			mem_grow(&m->f, &m->cap_f, m->n_f + 1, sizeof(*m->f));
-			m->f[m->n_f++] = (struct m_flags){ op->value, op->epoch, op->seq, sim_now, op->life->id, false, false };
+			if (!m->n_f)
+				m->f[m->n_f++] = (struct m_flags){ .acked = true, .firm = true, .any = true };
+			mem_grow(&m->f, &m->cap_f, m->n_f + 1, sizeof(*m->f));
+			m->f[m->n_f++] = (struct m_flags){ op->value, op->epoch, op->seq, sim_now, op->life->id, false, false, false };
 		}
 	}
 	if (op->kind == OP_DELETE && op->box) {
@@ -408,28 +460,25 @@ static void see_flags(const struct view_of *v, const struct m_box *b, struct m_m
 
 	if (!m->n_f) {
 		mem_grow(&m->f, &m->cap_f, 1, sizeof(*m->f));
-		m->f[m->n_f++] = (struct m_flags){ flags, v->epoch, 0, 0, 0, true, false };
+		m->f[m->n_f++] = (struct m_flags){ .value = flags, .acked = true, .firm = true };
 		return;
 	}
 	for (i = 0; i < m->n_f; i++)
 		if (m->f[i].acked && (m->f[i].epoch == v->epoch || is_firm(u, &m->f[i])))
 			min = i;
 	for (i = m->n_f; i-- > min;)
-		if ((m->f[i].value & OBOX_FLAGS_ALL) == flags)
+		if (m->f[i].any || (m->f[i].value & OBOX_FLAGS_ALL) == flags)
 			break;
 	if (i + 1 == min || i == SIZE_MAX) {
-		bool any = false;
-
-		for (i = 0; i < m->n_f; i++) {
+		for (i = 0; i < m->n_f; i++)
 			trace("model: UID %u flags %u, epoch %" PRIu64 ", %s%s", m->uid, m->f[i].value & OBOX_FLAGS_ALL, m->f[i].epoch,
 			      m->f[i].acked ? "acknowledged" : "begun", is_firm(u, &m->f[i]) ? ", durable" : "");
-			any |= (m->f[i].value & OBOX_FLAGS_ALL) == flags;
-		}
-		if (min > 0 || m->f[0].acked)
-			violation(1, "%s: UID %u has flags %u in epoch %" PRIu64 ": %s", where(v->user, b), m->uid, flags, v->epoch,
-				  any ? "an acknowledged change is lost" : "nobody set that");
+		violation(1, "%s: UID %u has flags %u in epoch %" PRIu64 ": an acknowledged change is lost, or nobody set that", where(v->user, b), m->uid,
+			  flags, v->epoch);
 		return;
 	}
+	m->f[i].value = flags;
+	m->f[i].any = false;
 	/* what came behind in earlier epochs is lost for good, and this is what later epochs begin with */
 	if (m->f[i].epoch < v->epoch) {
 		m->f[i].firm = true;
@@ -535,6 +584,6 @@ void model_see_box(const struct view_of *v, struct m_box *b, const struct obox_s
 		if (b->since && since_known)
 			see_change(v, b, msgs, n, vanished);
 	}
-	if (!b->since || rnd_below(2))
+	if (!v->frozen && (!b->since || rnd_below(2)))
 		remember(b, st->highestmodseq, msgs, n);
 }

@@ -13,7 +13,7 @@
 enum { M_NAMES = 4, M_TARGETS = 4, M_DIRS = 16, M_CONTENTS = 4096, M_SIZE = 300 /* octets of content 0; each next one is an octet longer */ };
 extern const char *const m_names[M_NAMES];
 
-struct m_flags { uint32_t value; uint64_t epoch, seq; int64_t at; unsigned life; bool acked, firm; };
+struct m_flags { uint32_t value; uint64_t epoch, seq; int64_t at; unsigned life; bool acked, firm, any /* not known: what a copy began with */; };
 struct m_msg {
 	uint32_t uid, content;
 	bool gone;			/* its removal was acknowledged */
@@ -36,7 +36,7 @@ struct m_box {
 	struct m_seen *seen;
 	size_t n_seen, cap_seen;
 };
-struct m_dir { bool there[M_NAMES]; struct m_box *box[M_NAMES]; /* NULL: not known yet */ };
+struct m_dir { bool there[M_NAMES]; struct m_box *box[M_NAMES]; /* NULL: not known yet */ unsigned done; /* scratch */ };
 struct m_user {
 	struct m_box *boxes;
 	struct m_dir dirs[M_DIRS];
@@ -60,6 +60,7 @@ struct op {	/* a change that a client asked for */
 	unsigned n;
 	uint32_t value;
 	int name, name2;
+	bool settled, happened;		/* of changes of the directory: a later epoch showed which */
 };
 void model_begin(struct op *op);
 void model_failed(struct op *op);
@@ -72,7 +73,8 @@ struct m_msg *model_msg(struct m_box *b, uint32_t uid);
 struct m_box *model_box(unsigned user, const struct obox_guid *g, uint32_t uidvalidity);	/* made when new */
 
 /* A reading of one moment, on a node with an epoch; owner: the root in the store names just that. */
-struct view_of { unsigned user; uint64_t epoch; bool owner; };
+struct view_of { unsigned user; uint64_t epoch; bool owner, frozen /* no client shall keep it */; };
+extern bool sim_strict;
 void model_see_dir(const struct view_of *v, const struct obox_mailbox *list, size_t n);
 void model_see_box(const struct view_of *v, struct m_box *b, const struct obox_status *st, const struct obox_msg *msgs, size_t n, bool since_known,
 		   const struct seqset *vanished);

@@ -132,6 +132,8 @@ static void list(struct req *r)
 	const void *key;
 	void *v;
 
+	r->items = NULL;
+	r->n_items = 0;
 	while (hmap_next(&objects, &pos, &key, &len, &v)) {
 		struct object *o = v;
 		char *k = mem_strndup(key, len);
