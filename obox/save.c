@@ -15,8 +15,9 @@
 #include "mime/mime.h"
 
 #include <inttypes.h>
+#include <unistd.h>
 
-enum { SEND_TRIES = 2 };
+enum { SEND_TRIES = 2, LATE_POLL_US = 50000 };
 
 struct saving {
 	char *key;
@@ -322,6 +323,21 @@ void user_stop(struct obox_user *u)
 	pthread_cond_broadcast(&u->visible);
 }
 
+/* What is hidden until the journal has a record: asks the journal for the first; under the lock, which is released meanwhile. */
+static int wait_for_late(struct obox_user *u)
+{
+	uint64_t ticket = u->late[0].ticket;
+	int rc;
+
+	pthread_mutex_unlock(&u->lock);
+	rc = user_wait(u, ticket, NULL);
+	if (rc == ERR_UNAVAILABLE)
+		usleep(LATE_POLL_US);
+	pthread_mutex_lock(&u->lock);
+	user_settle_late(u);
+	return rc == ERR_UNAVAILABLE ? 0 : rc;
+}
+
 /* Shows UIDs lo..hi and waits until everything before them is shown too; under the lock. */
 void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 {
@@ -330,8 +346,12 @@ void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 	pthread_cond_broadcast(&u->visible);
 	if (u->n_late)
 		user_settle_late(u);
-	while (m->pending.n && m->pending.r[0].lo < lo && !u->broken)
-		pthread_cond_wait(&u->visible, &u->lock);
+	while (m->pending.n && m->pending.r[0].lo < lo && !u->broken) {
+		if (!u->n_late)
+			pthread_cond_wait(&u->visible, &u->lock);
+		else if (wait_for_late(u) < 0)
+			user_stop(u);
+	}
 }
 
 /* Takes back what was applied but cannot be acknowledged; under the lock, which is released meanwhile.  The UIDs stay

@@ -170,6 +170,7 @@ void user_late(struct obox_user *u, uint64_t ticket, const struct obox_guid *g, 
 {
 	mem_grow(&u->late, &u->cap_late, u->n_late + 1, sizeof(*u->late));
 	u->late[u->n_late++] = (struct late){ ticket, *g, lo, hi };
+	pthread_cond_broadcast(&u->visible);	/* who waits to be shown behind them waits for the journal from now on */
 }
 
 void user_settle_late(struct obox_user *u)
