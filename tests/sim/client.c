@@ -61,20 +61,20 @@ static bool owns(const struct client *c, const struct obox_user *u)
 	return is;
 }
 
-/* Is it there, given up, and all in its snapshots? */
-static bool is_cold(const struct client *c)
+/* Is it there, given up, and all in its snapshots?  Its epoch, or 0. */
+static uint64_t is_cold(const struct client *c)
 {
 	char *prefix = obox_user_prefix("s", user_name_of(c->user)), *key = mem_printf("%sroot", prefix);
 	struct buf b = BUF_INIT(65536);
 	struct manifest man;
 	struct err e = ERR_INIT;
-	bool is = store_peek(key, &b) && manifest_decode(&man, c->l->ob->cfg.keys, key, b.data, b.len, &e) == 0 && !man.incarnation &&
+	bool is = c->l->trouble < sim_now && store_peek(key, &b) && manifest_decode(&man, c->l->ob->cfg.keys, key, b.data, b.len, &e) == 0 && !man.incarnation &&
 		  man.log_seq == man.snap_seq && !hmap_gets(&c->l->ob->users, user_name_of(c->user));
 
 	buf_free(&b);
 	free(key);
 	free(prefix);
-	return is;
+	return is ? man.epoch : 0;
 }
 
 /* --- changes --- */
@@ -424,7 +424,7 @@ static int open_user(const struct client *c, struct obox_user **u_r)
 {
 	uint64_t trips = sim_task->trips, requests = sim_task->requests;
 	int64_t start = sim_now;
-	bool cold = is_cold(c) && c->l->trouble < start;
+	uint64_t cold = is_cold(c);
 	struct err err = ERR_INIT;
 	struct obox_owner o;
 	struct obox_view *v;
@@ -434,7 +434,7 @@ static int open_user(const struct client *c, struct obox_user **u_r)
 		world_served(c->user, c->l->node->name);
 	else
 		trace("%s is not served here: %s", user_name_of(c->user), err.msg);
-	if (rc == 0 && cold && obox_view_open(*u_r, "INBOX", true, NULL, NULL, &v, &err) == 0) {
+	if (rc == 0 && cold && (*u_r)->man.epoch == cold + 1 && obox_view_open(*u_r, "INBOX", true, NULL, NULL, &v, &err) == 0) {
 		trips = sim_task->trips - trips;
 		requests = sim_task->requests - requests;
 		if (c->l->trouble < start && (trips > 4 || requests > 5))

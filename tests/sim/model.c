@@ -175,6 +175,17 @@ static void dirs_failed(struct m_user *u, const struct op *op)
 		u->dirs_epoch = op->epoch;
 }
 
+/* The first INBOX is shown while its record is on its way; nothing was acknowledged in it when it is lost, and another one made. */
+static bool was_nothing(unsigned user, const struct m_box *b)
+{
+	size_t i;
+
+	for (i = 0; i < m_users[user].n_durable; i++)
+		if (m_users[user].durable[i].epoch == b->born)
+			return false;
+	return !b->n;
+}
+
 static bool same_dir(unsigned user, const struct m_dir *d, const struct obox_mailbox *list, size_t n, struct m_dir *now)
 {
 	size_t i;
@@ -189,9 +200,9 @@ static bool same_dir(unsigned user, const struct m_dir *d, const struct obox_mai
 		if (i == n)
 			continue;
 		found++;
-		if (d->box[k] && memcmp(d->box[k]->guid.b, list[i].guid.b, 16) != 0)
+		if (d->box[k] && memcmp(d->box[k]->guid.b, list[i].guid.b, 16) != 0 && (k || !was_nothing(user, d->box[k])))
 			return false;
-		if (!d->box[k])
+		if (!d->box[k] || !k)
 			now->box[k] = model_box(user, &list[i].guid, list[i].uidvalidity);
 	}
 	return found == (int)n;
@@ -279,9 +290,14 @@ void model_see_dir(const struct view_of *v, const struct obox_mailbox *list, siz
 		strange_dir(v, may, n_may, list, n);
 		return;
 	}
-	for (i = 0; i < n; i++)
-		if (model_box(v->user, &list[i].guid, list[i].uidvalidity)->gone)
+	for (i = 0; i < n; i++) {
+		struct m_box *b = model_box(v->user, &list[i].guid, list[i].uidvalidity);
+
+		if (!b->born)
+			b->born = v->epoch;
+		if (b->gone)
 			violation(1, "%s: mailbox %s was deleted and is there", user_name_of(v->user), list[i].name);
+	}
 	if (settled)
 		settle_dir(v, &found);
 	if (v->epoch > u->epoch)

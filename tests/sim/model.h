@@ -29,6 +29,7 @@ struct m_box {
 	struct m_msg *msgs;		/* by UID */
 	size_t n, cap;
 	bool gone;
+	uint64_t born;			/* the epoch in which an owner listed it first */
 	uint32_t uidnext;		/* an owner told: nothing new appears below */
 	uint64_t modseq;		/* HIGHESTMODSEQ an owner told */
 	uint16_t allowed[M_CONTENTS];	/* how many times content i may be here */

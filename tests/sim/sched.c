@@ -3,6 +3,7 @@
  * stands still while anybody is ready, but for a microsecond or so a turn. */
 #include "tests/sim/sim.h"
 
+#include <execinfo.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,6 +239,8 @@ void sched_block(void)
 		abort();	/* the driver waits for nobody */
 	sim_task->state = TASK_BLOCKED;
 	sim_task->timed_out = false;
+	if (trace_live)
+		sim_task->depth = backtrace(sim_task->stack, (int)MEM_COUNT(sim_task->stack));
 	out();
 }
 
@@ -272,6 +275,7 @@ static void run_one(void)
 		t->life->parked[t->life->n_parked++] = t;
 		return;
 	}
+	t->ran = sim_now;
 	into(t);
 	sim_now += 1 + (int64_t)rnd_below(3);
 	if (t->life && t->life->dying) {
@@ -325,6 +329,19 @@ void sched_drop(struct life *l)
 	}
 	n_all = n;
 	l->n_parked = 0;
+}
+
+void sched_tell(void)
+{
+	size_t i;
+
+	for (i = 0; i < n_all; i++)
+		if (all[i]->state != TASK_DONE && all[i]->life && strcmp(all[i]->name, "thread") != 0)
+			trace("task %s of %s: %s since %.6f%s", all[i]->name, all[i]->life->node->name, all[i]->state == TASK_READY ? "ready" :
+			      all[i]->state == TASK_PARKED ? "parked" : "waits", (double)all[i]->ran / 1e6, all[i]->outstanding ? " for the store" : "");
+	for (i = 0; i < n_all && trace_live; i++)
+		if (all[i]->state == TASK_BLOCKED && all[i]->life && strcmp(all[i]->name, "thread") != 0)
+			backtrace_symbols_fd(all[i]->stack, all[i]->depth, 2);
 }
 
 void sched_reset(void)

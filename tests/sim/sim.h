@@ -53,6 +53,9 @@ struct task {
 	uint64_t trips, requests;	/* to the store; trips: times it began to wait for answers */
 	unsigned outstanding;
 	struct task *joiner;
+	int64_t ran;			/* last */
+	void *stack[12];		/* where it waits; only with trace_live */
+	int depth;
 	struct ctx *ctx;
 };
 extern int64_t sim_now;			/* us of virtual time */
@@ -70,7 +73,7 @@ void sched_set_preempt(unsigned permille);
 void sched_drop(struct life *l);	/* driver: all tasks of a life are no more */
 void sched_unpark(struct life *l);
 void sched_reset(void);
-uint64_t sched_tasks(void);
+void sched_tell(void);		/* every task, into the trace */
 
 /* --- store.c --- */
 

@@ -448,7 +448,7 @@ static void read_all_afresh(void)
 	}
 	for (i = 0; i < USERS && violated_promise < 0; i++)
 		if (!ok[i])
-			violation(1, "user %s cannot be read %d s after everything was mended", user_name_of(i), HEAL_S);
+			sched_tell(), violation(1, "user %s cannot be read %d s after everything was mended", user_name_of(i), HEAL_S);
 }
 
 void world_run(uint64_t seed, unsigned steps, struct sim_result *r)
