@@ -11,6 +11,13 @@
 #include "obox/journal.h"
 #include "obox/obox.h"
 
+/* Deliberate breakages, by name, which the simulator (tests/sim/) has to catch: its build alone has them. */
+#ifdef CULVER_SIM
+bool sim_broken(const char *name);
+#else
+#define sim_broken(name) false
+#endif
+
 struct obox_cluster;
 struct obox_cluster_ops {
 	/* From obox_open: replays this node's earlier life, makes it known under a new incarnation and opens its journal. Blocks. */

@@ -388,7 +388,7 @@ static int rewrite_tails(struct obox *ob, struct obox_user **list, size_t n, str
 	size_t i;
 	int rc = 0;
 
-	for (i = 0; rc == 0 && i < n; i++)
+	for (i = 0; rc == 0 && i < n && !sim_broken("tail-not-rewritten"); i++)
 		rc = rewrite_tail(list[i], err);
 	return rc == 0 ? journal_sync(ob->journal, err) : rc;
 }

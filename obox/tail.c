@@ -184,7 +184,7 @@ static int settle_object(struct obox *ob, const char *key, struct err *err)
 	struct buf there = BUF_INIT(OBOX_BUNDLE_MAX);
 	int rc;
 
-	if (!(ob->cfg.mail_store->caps & OBJ_CAP_CREATE))
+	if (!(ob->cfg.mail_store->caps & OBJ_CAP_CREATE) || sim_broken("no-tombstone"))
 		return 0;
 	rc = obox_put_once(ob->cfg.mail_store, key, tombstone, sizeof(tombstone) - 1, &there, err);
 	buf_free(&there);
@@ -217,7 +217,7 @@ static int look_for_objects(struct obox *ob, const char *prefix, struct saves *s
 			rc = ops[i].size >= MOBJ_FIXED;
 		else
 			err_set(err, rc, "%s", ops[i].err.msg);
-		if (rc == 0)
+		if (rc == 0 && !sim_broken("lost-save-kept"))
 			seqset_add(&v->box->lost, v->uid, v->uid);
 	}
 	free(ops);
@@ -267,7 +267,7 @@ static int adopt(struct obox *ob, const char *key, const struct buf *sealed, uin
 		rc = segment_parse(&plain, &r, &seq, &epoch, &first, &count, &prev, err);
 	if (rc == 0 && epoch > max_epoch)
 		rc = err_set(err, ERR_CONFLICT, "%s: of a later owner", key);
-	if (rc == 0 && seq == man->log_seq + 1 && first == man->log_lsn + 1 && !memcmp(prev, man->log_hash, 32)) {
+	if (rc == 0 && seq == man->log_seq + 1 && first == man->log_lsn + 1 && !memcmp(prev, man->log_hash, 32) && !sim_broken("segment-not-adopted")) {
 		buf_add(&records, r.p, rd_left(&r));
 		rc = note_records(s, &records, err);
 		man->log_lsn += count;

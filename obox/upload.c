@@ -253,7 +253,7 @@ static uint64_t upload_cut(const struct obox_user *u, size_t *len_r)
 		*len_r = u->started.len;
 		return u->started.lsn;
 	}
-	for (i = 0; i < u->n_flying; i++)
+	for (i = 0; i < u->n_flying && !sim_broken("flying-save-uploaded"); i++)
 		if (u->flying[i].lsn <= stop)
 			stop = u->flying[i].lsn - 1;
 	*len_r = u->tail.len;

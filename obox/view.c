@@ -27,7 +27,7 @@ static uint64_t told_modseq(const struct obox_user *u, const struct mbox *m)
 {
 	uint64_t modseq = mbox_visible_modseq(m), first = u->st.epoch << 32;
 
-	return modseq > first ? modseq : first;
+	return modseq > first || sim_broken("modseq-goes-back") ? modseq : first;
 }
 
 int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, void (*notify)(void *ctx), void *ctx,

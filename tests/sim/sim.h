@@ -98,7 +98,7 @@ struct node {
 	int64_t mono_offset, wall_offset;
 	unsigned rate;		/* its clocks' speed in 1/1000 */
 	enum link link;
-	int64_t link_until, paused_until, start_at;
+	int64_t link_until, paused_until, frozen_since, start_at;
 	struct life *life;	/* NULL: down */
 };
 struct life {	/* one incarnation: from start to end of a process */

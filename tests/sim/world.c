@@ -31,7 +31,13 @@ static struct world {
 
 bool sim_broken(const char *name)
 {
-	return sim_break && !strcmp(sim_break, name);
+	const char *p = sim_break;
+	size_t n = strlen(name);
+
+	for (; p; p = strchr(p, ','), p = p ? p + 1 : NULL)
+		if (!strncmp(p, name, n) && (p[n] == '\0' || p[n] == ','))
+			return true;
+	return false;
 }
 
 /* --- clocks --- */
@@ -181,7 +187,8 @@ static void *close_main(void *arg)
 
 static void pause_node(struct node *n, int64_t us)
 {
-	trace("node %s is stopped for %.3f s", n->name, (double)us / 1e6);
+	n->frozen_since = rnd_below(2) ? sim_now : 0;	/* as a suspended machine's, whose monotonic clock stands still */
+	trace("node %s is stopped for %.3f s%s", n->name, (double)us / 1e6, n->frozen_since ? ", its clock too" : "");
 	life_trouble(n->life);
 	n->life->paused = true;
 	n->paused_until = sim_now + us;
@@ -208,6 +215,8 @@ static void tick(void)
 			trace("node %s goes on", n->name);
 			life_trouble(n->life);
 			n->life->paused = false;
+			if (n->frozen_since)
+				n->mono_offset -= (sim_now - n->frozen_since) * n->rate / 1000;
 			sched_unpark(n->life);
 		}
 		if (n->link != LINK_UP) {
@@ -218,7 +227,7 @@ static void tick(void)
 				trace("node %s: link is up", n->name);
 			}
 		}
-		if (n->life && n->life->fenced && !n->life->paused && rnd_permille(50))
+		if (n->life && n->life->fenced && !n->life->paused && rnd_permille(20))
 			life_crash(n->life);
 		if (!n->life && sim_now >= n->start_at)
 			start(n);
@@ -311,7 +320,7 @@ static void client(void)
 	unsigned what = (unsigned)rnd_below(100);
 	bool ok;
 
-	if (!l)
+	if (!l || (what >= 8 && what < 17 && rnd_below(2)))
 		l = pick_life(user, true);
 	if (!l)
 		return;
