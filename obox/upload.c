@@ -428,30 +428,39 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 	return rc;
 }
 
-/* Is what is there an earlier write of ours, whose answer was lost?  Then *etag is its. */
-static bool own_earlier_root(struct obox_user *u, char etag[OBJ_ETAG_MAX])
+/* Is what is there an earlier write of ours, whose answer was lost?  1, and *etag is its; 0 it is somebody else's; <0: it
+ * cannot be said now, and nobody must believe then that the user was lost: what is in the journal alone would go with it. */
+static int own_earlier_root(struct obox_user *u, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct manifest man;
 	char now[OBJ_ETAG_MAX];
+	int rc = root_get(u->ob, u->prefix, &man, now, err);
 
-	if (root_get(u->ob, u->prefix, &man, now, NULL) != 1 || man.epoch != u->man.epoch || strcmp(man.node, u->man.node) != 0 ||
-	    (man.incarnation && man.incarnation != u->man.incarnation))
-		return false;
+	if (rc <= 0)
+		return rc;
+	if (man.epoch != u->man.epoch || strcmp(man.node, u->man.node) != 0 || (man.incarnation && man.incarnation != u->man.incarnation))
+		return 0;
 	memcpy(etag, now, sizeof(now));
-	return true;
+	return 1;
 }
 
 static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct obox_user *u = up->u;
 	struct err e = ERR_INIT;
-	int rc, i;
+	int rc, i, own = 1;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 3 && own == 1; i++) {
 		err_clear(&e);
 		rc = root_put(u->ob, u->prefix, &up->man, etag, &e);
-		if (rc != ERR_CONFLICT || !own_earlier_root(u, etag))
+		if (rc != ERR_CONFLICT)
 			break;
+		err_clear(&e);
+		own = own_earlier_root(u, etag, &e);
+		if (own == 0)
+			err_set(&e, rc, "%sroot is another owner's", u->prefix);
+		else
+			rc = own < 0 ? own : err_set(&e, ERR_BUSY, "%sroot: answers are lost", u->prefix);
 	}
 	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
 }
