@@ -96,7 +96,7 @@ static int try_own(struct obox_user *u, bool *unclean_r, struct obox_owner *o, s
 		memset(&man, 0, sizeof(man));
 		u->etag[0] = '\0';
 	}
-	*unclean_r = man.incarnation != 0;
+	*unclean_r = man.incarnation || (man.epoch && !man.node[0]);	/* its owner's, or released by who replayed its journal */
 	rc = settle_owner(u->ob, &man, o, err);
 	if (rc != 0)
 		return rc < 0 ? rc : err_set(err, ERR_BUSY, "user %s is served by node %s", u->name, man.node);

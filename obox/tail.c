@@ -372,6 +372,7 @@ static int replay_once(struct obox *ob, struct obox_tail *t, const char *prefix,
 	if (rc < 0 || man.log_lsn == before)
 		return rc < 0 ? rc : 1;
 	man.incarnation = 0;
+	man.node[0] = '\0';	/* not by its owner: a slower taker may still put a segment into the next slot, so a fence has to follow */
 	man.epoch++;	/* so that the dead one, should it look, does not take this for its own release */
 	rc = root_put(ob, prefix, &man, etag, err);
 	if (rc == ERR_CONFLICT) {

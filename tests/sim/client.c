@@ -47,6 +47,7 @@ static int message(struct life *l, uint32_t content, struct obox_msgin **in_r, s
 
 /* --- who owns it --- */
 
+/* A node that knows that it was taken over shows what it has, and no more. */
 static bool owns(const struct client *c, const struct obox_user *u)
 {
 	struct buf b = BUF_INIT(65536);
@@ -54,7 +55,7 @@ static bool owns(const struct client *c, const struct obox_user *u)
 	struct manifest man;
 	struct err e = ERR_INIT;
 	bool is = store_peek(key, &b) && manifest_decode(&man, c->l->ob->cfg.keys, key, b.data, b.len, &e) == 0 &&
-		  man.epoch == u->man.epoch && man.incarnation == c->l->ob->incarnation;
+		  man.epoch == u->man.epoch && man.incarnation == c->l->ob->incarnation && !u->broken && !c->l->fenced;
 
 	buf_free(&b);
 	free(key);
