@@ -220,7 +220,9 @@ static void do_flags(const struct client *c, struct obox_user *u, struct obox_vi
 {
 	struct obox_flag_change ch = { .how = OBOX_FLAGS_REPLACE, .unchangedsince = UINT64_MAX };
 	struct oplock *lock = &c->l->locks[c->user];
+	struct seqset changed = SEQSET_INIT;
 	struct err err = ERR_INIT;
+	unsigned i;
 	int rc;
 
 	if (lock->flags)
@@ -229,8 +231,11 @@ static void do_flags(const struct client *c, struct obox_user *u, struct obox_vi
 	ch.flags = (uint32_t)rnd_below(32) & ~(uint32_t)OBOX_DELETED;
 	op->value = ch.flags | (sim_flag_delay() ? 0 : UINT32_C(1) << 31);
 	begin(c, u, op, OP_FLAGS);
-	rc = obox_store(v, set, &ch, NULL, NULL, NULL, &err);
+	rc = obox_store(v, set, &ch, NULL, &changed, NULL, &err);
 	lock->flags = false;
+	for (i = 0; rc == 0 && i < op->n; i++)	/* what had these flags already was not changed, and nothing is promised about it */
+		op->skip[i] = !seqset_contains(&changed, op->uids[i]);
+	seqset_free(&changed);
 	ended(op, "flags", rc, &err, NULL);
 }
 

@@ -392,7 +392,7 @@ static void flags_acked(struct op *op)
 	for (i = 0; i < op->n; i++) {
 		struct m_msg *m = model_msg(op->box, op->uids[i]);
 
-		for (k = 0; k < m->n_f; k++)
+		for (k = 0; k < m->n_f && !op->skip[i]; k++)
 			if (m->f[k].seq == op->seq) {
 				m->f[k].acked = true;
 				m->f[k].firm = op->value >> 31;	/* synchronous */

@@ -58,6 +58,7 @@ struct op {	/* a change that a client asked for */
 	uint64_t epoch, seq;
 	struct m_box *box, *to;
 	uint32_t uids[M_TARGETS], contents[M_TARGETS];
+	bool skip[M_TARGETS];
 	unsigned n;
 	uint32_t value;
 	int name, name2;
