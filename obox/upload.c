@@ -428,30 +428,38 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 	return rc;
 }
 
-/* Is what is there an earlier write of ours, whose answer was lost?  Then *etag is its. */
-static bool own_earlier_root(struct obox_user *u, char etag[OBJ_ETAG_MAX])
+/* Is what is there an earlier write of ours, whose answer was lost?  1: then *etag is its; 0 somebody else's, <0 not known. */
+static int own_earlier_root(struct obox_user *u, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct manifest man;
 	char now[OBJ_ETAG_MAX];
+	int rc = root_get(u->ob, u->prefix, &man, now, err);
 
-	if (root_get(u->ob, u->prefix, &man, now, NULL) != 1 || man.epoch != u->man.epoch || strcmp(man.node, u->man.node) != 0 ||
+	if (rc < 0)
+		return rc;
+	if (rc == 0 || man.epoch != u->man.epoch || strcmp(man.node, u->man.node) != 0 ||
 	    (man.incarnation && man.incarnation != u->man.incarnation))
-		return false;
+		return 0;
 	memcpy(etag, now, sizeof(now));
-	return true;
+	return 1;
 }
 
 static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct obox_user *u = up->u;
 	struct err e = ERR_INIT;
-	int rc, i;
+	int rc, own, i;
 
 	for (i = 0; i < 3; i++) {
 		err_clear(&e);
 		rc = root_put(u->ob, u->prefix, &up->man, etag, &e);
-		if (rc != ERR_CONFLICT || !own_earlier_root(u, etag))
+		if (rc != ERR_CONFLICT)
 			break;
+		err_clear(&e);
+		own = own_earlier_root(u, etag, &e);
+		if (own == 0)
+			break;
+		rc = own < 0 ? own : ERR_BUSY;
 	}
 	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
 }
