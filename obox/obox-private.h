@@ -245,6 +245,7 @@ struct obox_user {
 	size_t n_late, cap_late;
 	int64_t dirty_us;		/* since when tail is not empty */
 	pthread_mutex_t upload_lock;	/* one upload at a time; before lock */
+	int64_t last_gc_us;		/* obox_collect's; 0 = not yet */
 };
 
 /* Appends n records to the journal, together, and applies them, under u->lock.
@@ -273,6 +274,7 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 int upload_commit(struct upload *up, struct err *err);	/* releases it, always */
 void upload_abandon(struct upload *up);			/* the same without a root */
 int obox_checkpoint(struct obox *ob, const char *user, struct err *err);
+void obox_collect(struct obox *ob);	/* obox_gc for open users with mail that is due */
 int user_load(struct obox_user *u, const struct manifest *man, struct err *err);
 int user_activate(struct obox_user *u, struct obox_owner *o, struct err *err);	/* ERR_BUSY: *o is a live node that owns it */
 struct obox_user *user_new(struct obox *ob, const char *name);
