@@ -481,6 +481,7 @@ int metacache_new(const struct metacache_config *cfg, struct obox_cluster **c_r,
 		return rc;
 	mc = MEM_NEW(struct metacache);
 	mc->base.ops = &mc_ops;
+	mc->base.single = cfg->stepped;
 	mc->cfg = *cfg;
 	mc->prefix = mem_strdup(cfg->prefix ? cfg->prefix : "");
 	mc->node = mem_strdup(cfg->node);

@@ -24,7 +24,10 @@ struct obox_cluster_ops {
 	void (*stop)(struct obox_cluster *c, bool clean);
 	void (*abandon)(struct obox_cluster *c);	/* the same without a word to the store */
 };
-struct obox_cluster { const struct obox_cluster_ops *ops; };
+struct obox_cluster {
+	const struct obox_cluster_ops *ops;
+	bool single;	/* no threads are made for it: the same seed gives the same calls */
+};
 
 /* --- for taking over --- */
 

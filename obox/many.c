@@ -1,4 +1,4 @@
-/* Store operations that several places need: many at once, and writes whose
+/* Store operations that several places need: many users or objects at once, and writes whose
  * answer may be lost.
  *
  * A lost answer is not an answer: after anything but success the key is read
@@ -6,7 +6,42 @@
  * nonce each time they are made, so nobody else can have written the same. */
 #include "obox/obox-private.h"
 
-enum { AT_ONCE = 32, TRIES = 3 };
+enum { AT_ONCE = 32, CROWD = 15, TRIES = 3 };
+
+/* --- many users at once --- */
+
+struct crowd {
+	atomic_size_t next;
+	size_t n;
+	void (*fn)(void *ctx, size_t i);
+	void *ctx;
+};
+
+static void *one_of_crowd(void *arg)
+{
+	struct crowd *c = arg;
+	size_t i;
+
+	while ((i = atomic_fetch_add(&c->next, 1)) < c->n)
+		c->fn(c->ctx, i);
+	return NULL;
+}
+
+void obox_each(struct obox *ob, size_t n, void (*fn)(void *ctx, size_t i), void *ctx)
+{
+	struct crowd c = { .n = n, .fn = fn, .ctx = ctx };
+	pthread_t threads[CROWD];
+	size_t started = 0;
+
+	if (ob->cfg.cluster && !ob->cfg.cluster->single)
+		while (started < CROWD && started + 1 < n && pthread_create(&threads[started], NULL, one_of_crowd, &c) == 0)
+			started++;
+	one_of_crowd(&c);
+	while (started)
+		pthread_join(threads[--started], NULL);
+}
+
+/* --- many operations at once --- */
 
 struct many {
 	pthread_mutex_t lock;

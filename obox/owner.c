@@ -48,6 +48,16 @@ int root_put(struct obox *ob, const char *prefix, const struct manifest *man, ch
 
 /* --- does the owner live? 1, 0 (and its journal is replayed), <0 --- */
 
+/* A node that this machine knows nothing of may be one of several on this store; its journal is not here. */
+static int of_a_cluster(struct obox *ob, const char *node, struct err *err)
+{
+	char *key = mem_printf("%s%snode/%s", ob->prefix, *ob->prefix ? "/" : "", node);
+	int rc = objstore_key_valid(key) ? objstore_head(ob->cfg.index_store, key, NULL, err) : 0;
+
+	free(key);
+	return rc == 1 ? err_set(err, ERR_DENIED, "node %s shares this store with others: journal = store is needed to take its users", node) : rc;
+}
+
 /* On one machine: does a living process hold that node's lock file? */
 static int settle_here(struct obox *ob, const char *node, struct err *err)
 {
@@ -56,6 +66,8 @@ static int settle_here(struct obox *ob, const char *node, struct err *err)
 
 	if (fd < 0 && errno != ENOENT)
 		rc = err_errno(err, "open", path);
+	else if (fd < 0)
+		rc = of_a_cluster(ob, node, err);
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
 		rc = 1;
 	else if (fd >= 0)

@@ -149,6 +149,7 @@ static void a_long_journal_is_shortened(void **state)
 		for (k = 0; k < 3; k++)
 			assert_int_equal(do_save(c, 0, u[k], "INBOX", i + 1, NULL), 0);
 		obox_upkeep(c->node[0].ob);
+		obox_tend(c->node[0].ob);
 		cluster_pass(c, 50);
 	}
 	cluster_pass(c, 1000);

@@ -197,6 +197,8 @@ static void use(struct sim *s, int i)
 		obox_flush(c->node[i].ob, user_name(k), &c->err);
 	err_clear(&c->err);
 	obox_user_close(&u);
+	if (what == 9)
+		obox_flush(c->node[i].ob, NULL, &c->err);
 	if (what == 8)
 		obox_user_release(c->node[i].ob, user_name(k), &c->err);
 	err_clear(&c->err);
@@ -214,6 +216,7 @@ static void pass(struct sim *s, int64_t ms)
 			if (c->node[i].ob && !s->asleep[i]) {
 				metacache_step(c->node[i].mc);
 				obox_upkeep(c->node[i].ob);
+				obox_tend(c->node[i].ob);
 			}
 	}
 }
