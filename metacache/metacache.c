@@ -199,6 +199,19 @@ static int settle_node(struct metacache *mc, const char *node, uint64_t incarnat
 	return rc;
 }
 
+/* It gave a sign less than a third of its TTL ago, so the next one is not due: looking now would tell nothing. */
+static bool heard_of(struct metacache *mc, const char *node)
+{
+	const struct peer *p;
+	bool heard;
+
+	pthread_mutex_lock(&mc->peers_lock);
+	p = hmap_gets(&mc->peers, node);
+	heard = p && p->rec.state == NODE_LIVE && mc_now(mc) - p->since_us < (int64_t)p->rec.ttl_ms * 1000 / 3;
+	pthread_mutex_unlock(&mc->peers_lock);
+	return heard;
+}
+
 /* Those that come next in the ring are this node's to watch. */
 static void watch_next(struct metacache *mc)
 {
@@ -214,6 +227,8 @@ static void watch_next(struct metacache *mc)
 
 		if (!strcmp(node, mc->node))
 			break;
+		if (heard_of(mc, node))
+			continue;
 		rc = observe(mc, node, &p, &e);
 		if (rc == 1 && claimable(mc, &p, &e) == 1)
 			rc = settle_node(mc, node, p.rec.incarnation, &p, &e);

@@ -140,7 +140,7 @@ static void a_long_journal_is_shortened(void **state)
 
 	assert_int_equal(node_open(c, 0), 0);
 	for (k = 0; k < 3; k++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "u%d", k);
 		assert_int_equal(do_open(c, 0, name, &u[k]), 0);
@@ -160,7 +160,7 @@ static void a_long_journal_is_shortened(void **state)
 	cluster_pass(c, c->ttl_ms + 500);
 	gate_reset(c->node[1].gate);
 	for (k = 0; k < 3; k++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "u%d", k);
 		assert_int_equal(do_open(c, 1, name, &v), 0);

@@ -221,7 +221,7 @@ static void a_taker_may_die_at_any_call(void **state)
 	int rc;
 
 	for (n = 0; !done && n < 400; n++) {
-		char user[16];
+		char user[24];
 
 		snprintf(user, sizeof(user), "joe%d", (int)n);
 		assert_int_equal(node_open(c, 0), 0);
@@ -264,7 +264,7 @@ static void an_owner_may_die_at_any_call(void **state)
 	int k, acked, tried = 0;
 
 	for (n = 0; n < 60; n++) {
-		char user[16];
+		char user[24];
 		uint32_t uid, uids[4] = { 0 };
 		bool moved, flagged;
 
