@@ -128,7 +128,9 @@ static void failed(struct store_journal *j, struct piece *p, const struct err *e
 		wait *= 2;
 	p->retry_us = mc_now(j->mc) + wait;
 	j->retries++;
-	if (++p->failures < TROUBLE || j->trouble)
+	/* a store that lets one wait so long is tried no second time before that is said */
+	p->failures += mc_now(j->mc) - p->sent_us >= (int64_t)j->mc->cfg.commit_timeout_ms * 500 ? TROUBLE : 1;
+	if (p->failures < TROUBLE || j->trouble)
 		return;
 	j->trouble = true;
 	log_event(LOG_ERROR, "journal cannot be written: nothing is taken until the store answers", LF_S("object", p->key), LF_ERR(e), LF_END);

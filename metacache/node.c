@@ -75,9 +75,13 @@ static void encode(const struct node_record *rec, struct buf *out)
 static int get_object(struct metacache *mc, const char *key, size_t max, struct buf *plain, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct buf sealed = BUF_INIT(max);
+	struct objstore_op op = { .verb = OBJ_GET, .key = key, .out = &sealed, .want_etag = true };
 	struct err e = ERR_INIT;
-	int rc = objstore_get(mc->cfg.store, key, &sealed, etag, &e);
+	int rc = obox_run_one(mc->cfg.store, &op, mc_ttl_us(mc) / 3);
 
+	if (rc < 0)
+		e = op.err;
+	memcpy(etag, op.etag, sizeof(op.etag));
 	if (rc == 0)
 		rc = obox_unseal(mc->ob, key, &sealed, plain, &e);
 	buf_free(&sealed);
@@ -92,7 +96,7 @@ static int swap_object(struct metacache *mc, const char *key, const struct buf *
 	int rc = obox_seal(mc->ob, key, plain, &sealed, err);
 
 	if (rc == 0)
-		rc = obox_swap(mc->cfg.store, key, sealed.data, sealed.len, etag, err);
+		rc = obox_swap(mc->cfg.store, key, sealed.data, sealed.len, etag, mc_ttl_us(mc) / 3, err);
 	buf_free(&sealed);
 	return rc;
 }

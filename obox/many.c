@@ -126,45 +126,55 @@ int obox_put_once(struct objstore *s, const char *key, const void *data, size_t 
 	return rc < 0 ? err_set(err, rc, "%s", e.msg[0] ? e.msg : key) : 0;
 }
 
-int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], struct err *err)
+int obox_run_one(struct objstore *s, struct objstore_op *op, int64_t within_us)
 {
-	char now[OBJ_ETAG_MAX];
+	if (within_us)
+		op->deadline_us = clock_mono_us(&clock_system) + within_us;
+	obox_run_many(s, op, 1);
+	return op->rc;
+}
+
+/* What is there after a swap that was not answered with success: 0 what was written, ERR_CONFLICT something of
+ * another etag, ERR_NOTFOUND what was there before (or nothing, where nothing was), else it cannot be said. */
+static int look_again(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], int64_t within_us)
+{
 	struct buf b = BUF_INIT(OBOX_BUNDLE_MAX);
-	struct err e = ERR_INIT;
-	int i, rc, got;
+	struct objstore_op op = { .verb = OBJ_GET, .key = key, .out = &b, .want_etag = true };
+	int rc = obox_run_one(s, &op, within_us);
+
+	if (rc == 0 && b.len == len && !memcmp(b.data, data, len))
+		memcpy(etag, op.etag, sizeof(op.etag));
+	else if (rc == 0 && *etag && !strcmp(op.etag, etag))
+		rc = ERR_NOTFOUND;
+	else if (rc == 0 || (rc == ERR_NOTFOUND && *etag))
+		rc = ERR_CONFLICT;
+	buf_free(&b);
+	return rc;
+}
+
+int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], int64_t within_us, struct err *err)
+{
+	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct objstore_op op;
+	int i, rc = ERR_UNAVAILABLE, now;
 
 	for (i = 0; i < TRIES; i++) {
-		memcpy(now, etag, sizeof(now));
-		err_clear(&e);
-		rc = objstore_put(s, key, data, len, *etag ? OBJ_MATCH : OBJ_CREATE, now, &e);
-		if (rc == 0) {
-			memcpy(etag, now, sizeof(now));
+		op = (struct objstore_op){ .verb = OBJ_PUT, .key = key, .cond = *etag ? OBJ_MATCH : OBJ_CREATE, .iov = &iov, .n_iov = 1, .want_etag = true };
+		memcpy(op.etag, etag, sizeof(op.etag));
+		rc = obox_run_one(s, &op, within_us);
+		if (rc == 0)
+			memcpy(etag, op.etag, sizeof(op.etag));
+		if (rc == 0 || (rc != ERR_EXISTS && rc != ERR_CONFLICT && !worth_another_try(rc)))
 			break;
-		}
-		if (rc != ERR_EXISTS && rc != ERR_CONFLICT && !worth_another_try(rc))
-			break;
-		buf_clear(&b);
-		got = objstore_get(s, key, &b, now, NULL);
-		if (got == 0 && b.len == len && !memcmp(b.data, data, len)) {
-			memcpy(etag, now, sizeof(now));
-			rc = 0;
-			break;
-		}
-		if (got == 0 && (!*etag || strcmp(now, etag) != 0)) {
-			rc = ERR_CONFLICT;
-			break;
-		}
-		if (got == ERR_NOTFOUND && *etag) {
-			rc = ERR_CONFLICT;
-			break;
-		}
-		if (got < 0 && got != ERR_NOTFOUND) {
-			rc = worth_another_try(rc) ? rc : ERR_UNAVAILABLE;
+		now = look_again(s, key, data, len, etag, within_us);
+		if (now == 0 || now == ERR_CONFLICT) {
+			rc = now;
 			break;
 		}
 		if (rc == ERR_CONFLICT || rc == ERR_EXISTS)
-			rc = ERR_BUSY;	/* unchanged after all: a race of two requests in the store */
+			rc = now == ERR_NOTFOUND ? ERR_BUSY /* a race of two requests in the store */ : ERR_UNAVAILABLE;
+		if (now != ERR_NOTFOUND)
+			break;
 	}
-	buf_free(&b);
-	return rc < 0 ? err_set(err, rc, "%s", e.msg[0] ? e.msg : key) : 0;
+	return rc < 0 ? err_set(err, rc, "%s", op.err.msg[0] ? op.err.msg : key) : 0;
 }

@@ -40,7 +40,7 @@ int root_put(struct obox *ob, const char *prefix, const struct manifest *man, ch
 	int rc = manifest_encode(man, ob->cfg.keys, key, &b, err);
 
 	if (rc == 0)
-		rc = obox_swap(ob->cfg.index_store, key, b.data, b.len, etag, err);
+		rc = obox_swap(ob->cfg.index_store, key, b.data, b.len, etag, 0, err);
 	buf_free(&b);
 	free(key);
 	return rc;
@@ -87,6 +87,13 @@ static int settle_owner(struct obox *ob, const struct manifest *man, struct obox
 	if (ob->cfg.cluster)
 		return ob->cfg.cluster->ops->owner(ob->cfg.cluster, man->node, man->incarnation, o, err);
 	return settle_here(ob, man->node, err);
+}
+
+bool obox_may_delete(struct obox_user *u)
+{
+	struct obox_cluster *c = u->ob->cfg.cluster;
+
+	return !u->lost && (!c || c->ops->serving(c));
 }
 
 static void own(struct obox_user *u, struct manifest *man)

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 static struct obox_user *must_open(struct cluster *c, int i, const char *user)
 {
@@ -159,7 +160,161 @@ static void a_sleeper_that_wakes_acknowledges_nothing(void **state)
 	obox_user_close(&b);
 }
 
+/* --- everything at once, with threads --- */
+
+enum { CLIENTS = 4, SOAK_UIDS = 20000, SOAK_MS = 6000 };
+
+struct client {
+	struct cluster *c;
+	int number;
+	pthread_rwlock_t *alive;	/* of each node: held for reading by who uses it */
+	atomic_bool *stop;
+	int of_uid[SOAK_UIDS];		/* what was acknowledged */
+	unsigned acked, refused;
+};
+
+/* Each has a user of its own and goes to whatever node serves it. */
+static void *deliver_for_long(void *arg)
+{
+	struct client *k = arg;
+	char user[24];
+	uint32_t uid;
+	int i = 0;
+
+	snprintf(user, sizeof(user), "user%d", k->number);
+	while (!atomic_load(k->stop)) {
+		struct err err = ERR_INIT;
+		struct obox_owner o = { .node = "" };
+		struct obox_user *u = NULL;
+		int number = k->number * 100000 + (int)k->acked, n;
+
+		pthread_rwlock_rdlock(&k->alive[i]);
+		if (k->c->node[i].ob && obox_user_locate(k->c->node[i].ob, user, &u, &o, &err) == 0) {
+			for (n = 0; n < 5; n++, number++) {
+				if (do_save(k->c, i, u, "INBOX", number, &uid) < 0 || uid >= SOAK_UIDS) {
+					k->refused++;
+					break;
+				}
+				if (k->of_uid[uid])
+					abort();	/* a UID was given out twice */
+				k->of_uid[uid] = number + 1;
+				k->acked++;
+			}
+			obox_user_close(&u);
+		}
+		pthread_rwlock_unlock(&k->alive[i]);
+		i = o.node[0] ? o.node[1] - '0' : (i + 1) % 3;
+		usleep(2000);
+	}
+	return NULL;
+}
+
+static void kill_and_restart(struct cluster *c, pthread_rwlock_t *alive)
+{
+	int64_t end = real_ms() + SOAK_MS;
+	int i = 0;
+
+	for (; real_ms() < end; i = (i + 1) % 3) {
+		cluster_pass(c, 250);
+		if (c->node[i].gate)
+			gate_cut(c->node[i].gate, true);	/* some time before it dies */
+		pthread_rwlock_wrlock(&alive[i]);
+		if (c->node[i].ob)
+			node_kill(c, i);
+		pthread_rwlock_unlock(&alive[i]);
+		cluster_pass(c, i == 1 ? c->ttl_ms + 200 : 50);
+		pthread_rwlock_wrlock(&alive[i]);
+		node_open(c, i);
+		pthread_rwlock_unlock(&alive[i]);
+	}
+}
+
+static void deliveries_go_on_while_nodes_die(void **state)
+{
+	struct objstore_faults f = { .seed = 7, .fail_after = -1, .error = 10, .lost_answer = 10, .late = 10, .throttle = 10, .delay_us_max = 2000 };
+	struct objstore_faults none = { .fail_after = -1 };
+	struct cluster *c = *state;
+	struct client *k = mem_calloc(CLIENTS, sizeof(*k));
+	pthread_rwlock_t alive[3] = { PTHREAD_RWLOCK_INITIALIZER, PTHREAD_RWLOCK_INITIALIZER, PTHREAD_RWLOCK_INITIALIZER };
+	pthread_t t[CLIENTS];
+	atomic_bool stop = false;
+	unsigned acked = 0, refused = 0;
+	struct obox_user *u;
+	uint32_t uid;
+	int i;
+
+	c->between = objstore_fault_new(c->mem, &f);
+	for (i = 0; i < 3; i++)
+		node_open(c, i);
+	for (i = 0; i < CLIENTS; i++) {
+		k[i].c = c;
+		k[i].number = i;
+		k[i].alive = alive;
+		k[i].stop = &stop;
+		assert_int_equal(pthread_create(&t[i], NULL, deliver_for_long, &k[i]), 0);
+	}
+	kill_and_restart(c, alive);
+	atomic_store(&stop, true);
+	for (i = 0; i < CLIENTS; i++)
+		pthread_join(t[i], NULL);
+	objstore_fault_set(c->between, &none);
+	for (i = 0; i < 3; i++)
+		if (c->node[i].ob)
+			node_kill(c, i);
+	assert_int_equal(node_open(c, 3), 0);
+	cluster_pass(c, 3 * c->ttl_ms);
+	for (i = 0; i < CLIENTS; i++) {
+		char user[24];
+
+		snprintf(user, sizeof(user), "user%d", i);
+		u = must_open(c, 3, user);
+		for (uid = 1; uid < SOAK_UIDS; uid++)
+			if (k[i].of_uid[uid] && !has_message(c, u, "INBOX", uid, k[i].of_uid[uid] - 1))
+				fail_msg("%s UID %u is not message %d", user, uid, k[i].of_uid[uid] - 1);
+		acked += k[i].acked;
+		refused += k[i].refused;
+		obox_user_close(&u);
+	}
+	print_message("# %u deliveries acknowledged, %u refused\n", acked, refused);
+	assert_true(acked > 100);
+	free(k);
+}
+
 /* --- the store goes away --- */
+
+/* Only this node has lost it: the other serves its users, and it finds that out when the network is back. */
+static void a_node_cut_off_is_taken_over(void **state)
+{
+	struct cluster *c = *state;
+	struct obox_user *a, *b;
+	int i;
+
+	assert_int_equal(node_open(c, 0), 0);
+	assert_int_equal(node_open(c, 1), 0);
+	a = must_open(c, 0, "joe");
+	live_a_little(c, 0, a);
+	gate_cut(c->node[0].gate, true);
+	for (i = 0; i < 500 && do_open(c, 1, "joe", &b) < 0; i++)
+		cluster_pass(c, 20);
+	assert_lived(c, b);
+	assert_int_equal(count_of(a, "INBOX"), 5);	/* sessions there read on */
+	assert_int_equal(do_save(c, 0, a, "INBOX", 60, NULL), ERR_UNAVAILABLE);
+	assert_int_equal(do_save(c, 1, b, "INBOX", 8, NULL), 0);
+	gate_cut(c->node[0].gate, false);
+	for (i = 0; i < 100 && !obox_fenced(c->node[0].ob); i++)
+		cluster_pass(c, 20);
+	assert_true(obox_fenced(c->node[0].ob));
+	assert_int_equal(do_save(c, 0, a, "INBOX", 61, NULL), ERR_FENCED);
+	obox_user_close(&a);
+	node_close(c, 0);
+	assert_int_equal(node_open(c, 0), 0);	/* a new incarnation */
+	a = must_open(c, 0, "ann");
+	assert_int_equal(do_save(c, 0, a, "INBOX", 1, NULL), 0);
+	obox_user_close(&a);
+	assert_int_equal(count_of(b, "INBOX"), 6);
+	obox_user_close(&b);
+}
+
 
 static void an_outage_is_told_at_once_and_ends_by_itself(void **state)
 {
@@ -390,6 +545,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(users_of_a_killed_node_are_served_after_the_ttl, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_node_that_starts_again_takes_over_itself, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_sleeper_that_wakes_acknowledges_nothing, cluster_setup, cluster_teardown),
+		cmocka_unit_test_setup_teardown(a_node_cut_off_is_taken_over, cluster_setup, cluster_teardown),
+		cmocka_unit_test_setup_teardown(deliveries_go_on_while_nodes_die, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(an_outage_is_told_at_once_and_ends_by_itself, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(flags_are_written_in_time, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_taker_may_die_at_any_call, cluster_setup_stepped, cluster_teardown),
