@@ -170,7 +170,7 @@ static int hex_digit(int c)
 	return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* In place.  '+' is a blank in this encoding; a real one comes as %2B.  False: a NUL or half an escape. */
+/* In place.  False: a NUL or half an escape.  '+' stays: some servers leave it as it is, and no key of ours has a blank. */
 static bool url_decode(char *s)
 {
 	char *out = s;
@@ -184,7 +184,7 @@ static bool url_decode(char *s)
 			*out++ = (char)(hi << 4 | lo);
 			s += 2;
 		} else {
-			*out++ = *s == '+' ? ' ' : *s;
+			*out++ = *s;
 		}
 	}
 	*out = '\0';
