@@ -13,9 +13,9 @@ enum { RETRY_AFTER_MAX_S = 60, SKEW_MIN_S = 60 };
 
 enum objstore_verb s3_wire_verb(const struct s3_op *o)
 {
-	if (o->phase == S3_READ_BACK)
+	if (o->phase == S3_READ_BYTES)
 		return OBJ_GET;
-	return o->phase == S3_SIZE ? OBJ_HEAD : o->op->verb;
+	return o->phase == S3_SIZE || o->phase == S3_READ_BACK ? OBJ_HEAD : o->op->verb;
 }
 
 static const char *request_id(const struct s3_call *c, const struct s3_answer *a)
@@ -114,15 +114,14 @@ static bool error_in_200(struct s3_call *c, struct s3_answer *a)
 static enum s3_verdict good(struct s3_op *o, struct s3_call *c, struct s3_answer *a)
 {
 	a->policy = POLICY_OK;
-	if (o->phase == S3_READ_BACK || o->phase == S3_MAIN) {
-		switch (s3_wire_verb(o)) {
+	if (o->phase == S3_MAIN) {
+		switch (o->op->verb) {
 		case OBJ_PUT:
 			take_etag(o->op, &c->req);
 			break;
 		case OBJ_GET:
 		case OBJ_HEAD:
-			if (o->phase == S3_MAIN)
-				take_size(o, &c->req);
+			take_size(o, &c->req);
 			break;
 		case OBJ_LIST:
 			return (enum s3_verdict)list_answer(o, c, a);

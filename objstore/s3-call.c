@@ -137,6 +137,8 @@ static void build_put(struct s3_call *c)
 	} else {
 		condition(c);
 		object_fields(c);
+		if (o->op->cond != OBJ_ANY)
+			field(c, S3_TOKEN_FIELD, "%s", o->token);
 	}
 	if (o->s->checksum == S3_SUM_SHA256 || (locked && o->s->checksum == S3_SUM_NONE))
 		field_b64(c, "x-amz-checksum-sha256", o->sha, 32);
@@ -151,7 +153,7 @@ static void build_get(struct s3_call *c)
 	const struct objstore_op *op = c->o->op;
 
 	customer_key(c, "");
-	if (c->o->phase == S3_READ_BACK || (!op->off && !op->len))
+	if (c->o->phase == S3_READ_BYTES || (!op->off && !op->len))
 		return;
 	if (op->len && op->off <= UINT64_MAX - op->len)
 		field(c, "range", "bytes=%" PRIu64 "-%" PRIu64, op->off, op->off + op->len - 1);
@@ -203,12 +205,12 @@ static size_t build(struct s3_call *c, struct s3_param *q, char number[24])
 	struct s3_op *o = c->o;
 	struct http_req *r = &c->req;
 
-	if (o->phase == S3_READ_BACK || (o->phase == S3_MAIN && o->op->verb == OBJ_GET)) {
+	if (o->phase == S3_READ_BYTES || (o->phase == S3_MAIN && o->op->verb == OBJ_GET)) {
 		r->method = HTTP_GET;
 		build_get(c);
 		return 0;
 	}
-	if (o->phase == S3_SIZE || o->op->verb == OBJ_HEAD) {
+	if (o->phase == S3_SIZE || o->phase == S3_READ_BACK || o->op->verb == OBJ_HEAD) {
 		r->method = HTTP_HEAD;
 		customer_key(c, "");
 		return 0;
@@ -364,7 +366,7 @@ static void set_sink(struct s3_call *c)
 {
 	struct s3_op *o = c->o;
 
-	if (o->phase == S3_READ_BACK) {
+	if (o->phase == S3_READ_BYTES) {
 		c->hash = EVP_MD_CTX_new();
 		EVP_DigestInit_ex(c->hash, EVP_sha256(), NULL);
 		c->req.on_body = hash_body;

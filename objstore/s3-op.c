@@ -2,8 +2,9 @@
  *
  *   queue -> MAIN -> end
  *             |  temporary: timer, queue again
- *             |  conditional put answered 409, 412, 5xx or not at all: READ_BACK
- *             |      own bytes there: success        other bytes: exists / conflict
+ *             |  conditional put answered 409, 412, 5xx or not at all: READ_BACK (HEAD; where the object has no
+ *             |  token of a put, READ_BYTES)
+ *             |      own token or bytes: success     others: exists / conflict
  *             |      nothing there, or nothing changed: MAIN again (same condition, so it cannot do harm)
  *             |  416: SIZE -> end
  *   multipart: INITIATE -> PARTS (children) -> COMPLETE -> end, or ABORT -> end
@@ -278,8 +279,11 @@ static void read_back(struct s3_op *o)
 
 static bool own_bytes(const struct s3_op *o, struct s3_call *c)
 {
+	const char *token = http_header(&c->req, S3_TOKEN_FIELD);
 	unsigned char h[EVP_MAX_MD_SIZE];
 
+	if (token)
+		return !strcmp(token, o->token);
 	if (c->wrong_size || c->req.down != o->len)
 		return false;
 	EVP_DigestFinal_ex(c->hash, h, NULL);
@@ -340,6 +344,10 @@ static void read_back_answer(struct s3_op *o, struct s3_call *c, struct s3_answe
 			s3_op_end(o, a->rc, &a->err);
 		else
 			s3_op_again(o, a);
+		return;
+	}
+	if (o->phase == S3_READ_BACK && !http_header(&c->req, S3_TOKEN_FIELD)) {
+		s3_op_phase(o, S3_READ_BYTES);
 		return;
 	}
 	if (own_bytes(o, c)) {
@@ -417,7 +425,7 @@ static void op_answer(struct s3_op *o, struct s3_call *c, struct s3_answer *a)
 	http_timer_cancel(o->s->e, &o->hedge);
 	if (good && c->is_hedge && a->rc == 0)
 		take_own(o, c, a);
-	if (o->phase == S3_READ_BACK)
+	if (o->phase == S3_READ_BACK || o->phase == S3_READ_BYTES)
 		read_back_answer(o, c, a);
 	else if (s3_multi_phase(o))
 		s3_multi_answer(o, c, a);

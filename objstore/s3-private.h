@@ -28,6 +28,8 @@ enum {
 	S3_ABORT_US = 10000000, S3_BREAKER_PATIENCE_US = 2000000
 };
 
+#define S3_TOKEN_FIELD "x-amz-meta-culver-put"
+
 struct s3_store {
 	struct objstore base;
 	struct http_engine *e;
@@ -60,7 +62,8 @@ struct s3_store {
 
 enum s3_phase {
 	S3_MAIN,		/* the operation's own request */
-	S3_READ_BACK,		/* a conditional put is in doubt: whose bytes are there? */
+	S3_READ_BACK,		/* a conditional put is in doubt: whose is what is there? HEAD for its token, */
+	S3_READ_BYTES,		/* or GET and compare where no token was kept */
 	S3_SIZE,		/* HEAD for the size after 416 */
 	S3_INITIATE, S3_PARTS, S3_COMPLETE, S3_ABORT,	/* multipart */
 	S3_EACH			/* deletes one by one */
@@ -77,6 +80,7 @@ struct s3_op {
 	int64_t begin_us, deadline_us;
 	size_t len;			/* PUT: of the body */
 	unsigned char sha[32];
+	char token[33];			/* of a conditional put, kept as metadata */
 	struct err why;			/* a put in doubt: what its request ended with; code 0: a conflict */
 	size_t out_start;		/* GET: op->out's length before */
 	bool fresh;			/* next request over a new connection */

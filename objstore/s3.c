@@ -147,6 +147,7 @@ static void start_op(struct http_task *t)
 struct s3_op *s3_op_new(struct s3_store *s, struct objstore_op *op)
 {
 	struct s3_op *o = MEM_NEW(struct s3_op);
+	unsigned char token[16];
 	int i;
 
 	o->s = s;
@@ -157,6 +158,10 @@ struct s3_op *s3_op_new(struct s3_store *s, struct objstore_op *op)
 		o->out_start = op->out->len;
 	if (op->verb != OBJ_PUT)
 		return o;
+	if (op->cond != OBJ_ANY) {
+		RAND_bytes(token, sizeof(token));
+		hex_encode(o->token, token, sizeof(token));
+	}
 	for (i = 0; i < op->n_iov; i++)
 		o->len += op->iov[i].iov_len;
 	if (op->cond == OBJ_ANY && o->len > s->multipart_size)
