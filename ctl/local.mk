@@ -4,6 +4,8 @@ culverctl_SOURCES = \
 	%reldir%/cmd-export.c \
 	%reldir%/cmd-import.c \
 	%reldir%/cmd-mailbox.c \
+	%reldir%/cmd-store.c \
+	%reldir%/cmd-store-bench.c \
 	%reldir%/cmd-upkeep.c \
 	%reldir%/cmd-user.c \
 	%reldir%/ctl.h \

@@ -6,7 +6,8 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 %canon_reldir%_libauth_a_SOURCES = \
 	%reldir%/auth-db.c %reldir%/auth-db.h \
 	%reldir%/auth-hash.c \
-	%reldir%/conf.c %reldir%/conf.h
+	%reldir%/conf.c %reldir%/conf.h \
+	%reldir%/stores.c %reldir%/stores.h
 %canon_reldir%_libdaemon_a_SOURCES = \
 	%reldir%/auth.c \
 	%reldir%/auth-cache.c %reldir%/auth-cache.h \

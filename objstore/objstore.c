@@ -205,6 +205,13 @@ int objstore_delete_many(struct objstore *s, const char *const *keys, size_t n, 
 	return rc;
 }
 
+int objstore_copy(struct objstore *s, const char *from, const char *to, struct err *err)
+{
+	struct objstore_op op = { .verb = OBJ_COPY, .key = from, .key_to = to };
+
+	return run(s, &op, err);
+}
+
 int objstore_sync(struct objstore *s, struct err *err)
 {
 	struct objstore_op op = { .verb = OBJ_SYNC };

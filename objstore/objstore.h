@@ -102,7 +102,7 @@ struct objstore_stats {
 		uint64_t us;		/* operations' times added up */
 	} verb[OBJ_N_VERBS];
 	uint64_t breaker_opened, read_backs;
-	unsigned window, in_flight, waiting;	/* now */
+	unsigned etag_form;		/* of If-Match as found out: 0 not known, 1 quoted, 2 unquoted */
 };
 
 /* The table a driver or a wrapper fills in. */
@@ -138,6 +138,8 @@ int objstore_delete(struct objstore *s, const char *key, struct err *err);	/* ab
 int objstore_delete_many(struct objstore *s, const char *const *keys, size_t n, struct err *err);
 /* False (and zeroes): the store counts nothing. */
 bool objstore_stats(struct objstore *s, struct objstore_stats *out);
+/* Within the store, over what is there. */
+int objstore_copy(struct objstore *s, const char *from, const char *to, struct err *err);
 /* Everything put lazily before is durable when this returns 0. */
 int objstore_sync(struct objstore *s, struct err *err);
 /* At most max keys under prefix that lie behind after (NULL = from the first); objstore_items_free. */

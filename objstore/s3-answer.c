@@ -247,7 +247,8 @@ static enum s3_verdict bad_request(struct s3_op *o, struct s3_call *c, struct s3
 /* No answer, or one that says nothing of what was done. */
 static enum s3_verdict unclear(struct s3_op *o, struct s3_call *c, struct s3_answer *a, int rc)
 {
-	a->policy = POLICY_FAILED;
+	/* Ceph answers lost swaps so: the read-back will tell */
+	a->policy = can_read_back(o) && c->req.status == 500 && c->req.fail == HTTP_ANSWERED ? POLICY_NEUTRAL : POLICY_FAILED;
 	a->maybe_done = s3_wire_verb(o) == OBJ_PUT || s3_wire_verb(o) == OBJ_COPY;
 	say(o, c, a, rc, "");
 	return can_read_back(o) ? S3_DOUBT : S3_AGAIN;

@@ -34,7 +34,7 @@ static void add_stats(struct s3_op *o, const struct s3_call *c, const struct s3_
 	if (c->attempt > 1)
 		v->retries += c->req.sent;
 	v->hedges += c->is_hedge;
-	v->errors += a->policy == POLICY_FAILED;
+	v->errors += a->policy == POLICY_FAILED || c->req.status == 500;
 	v->throttled += a->policy == POLICY_THROTTLED;
 	v->up += c->req.sent ? c->req.up : 0;
 	v->down += c->req.down;

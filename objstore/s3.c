@@ -234,6 +234,7 @@ static void s3_stats(struct objstore *base, struct objstore_stats *out)
 
 	pthread_mutex_lock(&s->lock);
 	*out = s->stats;
+	out->etag_form = (unsigned)s->match;
 	pthread_mutex_unlock(&s->lock);
 }
 
