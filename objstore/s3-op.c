@@ -306,7 +306,11 @@ static void lost(struct s3_op *o)
 	struct err err = ERR_INIT;
 	int rc = o->op->cond == OBJ_CREATE ? ERR_EXISTS : ERR_CONFLICT;
 
-	err_set(&err, rc, o->op->cond == OBJ_CREATE ? "object store: %s exists" : "object store: %s was changed by somebody else", o->op->key);
+	/* a swap without any answer may have been done, and somebody has changed that since */
+	if (rc == ERR_CONFLICT && o->unanswered)
+		rc = ERR_TIMEOUT;
+	err_set(&err, rc, o->op->cond == OBJ_CREATE ? "object store: %s exists" : rc == ERR_TIMEOUT ?
+		"object store: %s was changed by somebody else, perhaps after a swap of ours that was not answered" : "object store: %s was changed by somebody else", o->op->key);
 	o->in_doubt = false;
 	s3_op_end(o, rc, &err);
 }
@@ -386,6 +390,7 @@ static void main_answer(struct s3_op *o, struct s3_call *c, struct s3_answer *a)
 	case S3_DOUBT:
 		o->in_doubt |= a->maybe_done;
 		o->fresh = a->policy == POLICY_FAILED;
+		o->unanswered |= a->policy == POLICY_FAILED;
 		o->why = a->err;
 		read_back(o);
 		return;

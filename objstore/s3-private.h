@@ -85,6 +85,7 @@ struct s3_op {
 	size_t out_start;		/* GET: op->out's length before */
 	bool fresh;			/* next request over a new connection */
 	bool in_doubt;			/* a put that may have been carried out, and nobody knows */
+	bool unanswered;		/* a swap: once there was no answer at all */
 	bool other_form;		/* If-Match goes without quotes this time */
 	bool fixed_skew, new_keys;	/* those remedies are used up */
 	bool queued, ended, cancel_posted, too_large;

@@ -150,6 +150,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_any(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path.startswith("http://"):  # as a proxy for itself
+            self.path = "/" + self.path.split("/", 3)[3]
+        if odd.get("nagle"):
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
         path, _, query = self.path.partition("?")
         self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
         host = self.headers.get("host", "")
@@ -177,7 +181,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         o = strange("slow", m, k)
         if o:
             time.sleep(o["seconds"])
-        if strange("reset", m, k) or strange("drop_before", m, k):
+        if strange("rst", m, k) or strange("drop_before", m, k):
             return self.vanish(True)
         o = strange("throttle", m, k)
         if o:
