@@ -13,9 +13,9 @@ enum { HEAD_MAX = 64 * 1024, BUFFER = 64 * 1024, STALL_S = 20 };
 
 const char *http_header(const struct http_req *r, const char *name)
 {
-	const char *p = (const char *)r->head.data, *end = p + r->head.len;
+	const char *p = (const char *)r->head.data, *end = p ? p + r->head.len : NULL;
 
-	while (p && p < end) {
+	while (p < end) {
 		const char *value = p + strlen(p) + 1;
 
 		if (!strcmp(p, name))

@@ -161,9 +161,9 @@ static bool fix_skew(struct s3_op *o, const struct http_req *r)
 	return true;
 }
 
-static bool refresh_keys(struct s3_op *o)
+static bool refresh_keys(struct s3_op *o, const struct s3_call *c)
 {
-	if (o->new_keys || !s3_cred_refused(o->s->cred))
+	if (o->new_keys || !s3_cred_refused(o->s->cred, c->access))
 		return false;
 	o->new_keys = true;
 	return true;
@@ -179,7 +179,7 @@ static enum s3_verdict denied(struct s3_op *o, struct s3_call *c, struct s3_answ
 	if (!strcmp(a->x.code, "RequestTimeTooSkewed") && fix_skew(o, &c->req))
 		return S3_AT_ONCE;
 	for (i = 0; i < MEM_COUNT(stale); i++)
-		if (!strcmp(a->x.code, stale[i]) && refresh_keys(o))
+		if (!strcmp(a->x.code, stale[i]) && refresh_keys(o, c))
 			return S3_AT_ONCE;
 	if (!strcmp(a->x.code, "SignatureDoesNotMatch"))
 		advice = "; check secret_key and region";

@@ -393,6 +393,7 @@ struct s3_call *s3_call_new(struct s3_op *o, const struct s3_keys *keys, bool he
 	c->o = o;
 	c->attempt = o->attempt;
 	c->is_hedge = hedge;
+	snprintf(c->access, sizeof(c->access), "%s", keys->access);
 	n = build(c, q, number);
 	s3_query(&query, q, n);
 	buf_adds(&path, o->s->path);
@@ -407,7 +408,7 @@ struct s3_call *s3_call_new(struct s3_op *o, const struct s3_keys *keys, bool he
 	c->req.url = buf_str(&c->url);
 	c->req.headers = c->lines;
 	c->req.n_headers = c->n;
-	c->req.once = o->op->verb == OBJ_PUT && o->op->cond != OBJ_ANY;
+	c->req.once = c->req.method == HTTP_POST || (o->op->verb == OBJ_PUT && o->op->cond != OBJ_ANY);
 	c->req.fresh = o->fresh;
 	c->req.ctx = c;
 	set_sink(c);

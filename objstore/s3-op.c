@@ -164,7 +164,7 @@ void s3_op_end(struct s3_op *o, int rc, const struct err *err)
 			o->op->rc = ERR_TIMEOUT;	/* it may yet be, or become, there */
 		err_set(&o->op->err, o->op->rc, "%s", err->msg);
 		o->op->err.code = o->op->rc;
-		if (!o->parent && rc != ERR_NOTFOUND && rc != ERR_EXISTS && rc != ERR_CONFLICT)
+		if (!o->parent && rc != ERR_NOTFOUND && rc != ERR_EXISTS && rc != ERR_CONFLICT && rc != ERR_LIMIT)
 			log_event(LOG_WARN, "object store operation failed", LF_S("bucket", o->s->bucket), LF_S("key", o->op->key), LF_U("attempts", o->attempt),
 				  LF_D("ms", (http_now() - o->begin_us) / 1000), LF_S("class", err_code_name(o->op->rc)), LF_ERR(err), LF_END);
 		if (o->op->verb == OBJ_GET && o->op->out->data)

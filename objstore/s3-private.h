@@ -113,6 +113,7 @@ struct s3_call {
 	unsigned attempt;
 	bool loser;			/* the other one of a hedged pair has answered */
 	bool is_hedge;
+	char access[160];		/* key it was signed with */
 	struct buf url, fields;
 	size_t at[S3_HEADERS_MAX][3];	/* name, value, "name: value" in fields */
 	size_t n;

@@ -160,6 +160,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         full = urllib.parse.unquote(path)
         if path.startswith("/-/") or path.startswith("/latest/") or b"AssumeRoleWithWebIdentity" in body[:200]:
             self.key, self.serial = "", 0
+            if not path.startswith("/-/"):
+                with lock:
+                    seen.append({"path": path})
             return self.special(path, body)
         if host.startswith(BUCKET + "."):
             full = "/" + BUCKET + full
