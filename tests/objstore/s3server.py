@@ -362,7 +362,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = b"".join(parts[n][1] for n in sorted(parts))
             etag = self.store(data, '"%s-%d"' % (hashlib.md5(data).hexdigest(), len(parts)))
             del uploads[self.query["uploadId"]]
-        self.answer(200, ("  \n\n<?xml version='1.0'?><CompleteMultipartUploadResult><ETag>%s</ETag></CompleteMultipartUploadResult>" % escape(etag)).encode())
+        self.answer(200, ("  \n\n<?xml version='1.0'?><CompleteMultipartUploadResult><ETag>%s</ETag></CompleteMultipartUploadResult>" % ("" if odd.get("no_complete_etag") else escape(etag))).encode())
 
     # --- not S3 ---
 

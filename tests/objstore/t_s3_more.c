@@ -207,6 +207,15 @@ static void a_completion_whose_answer_was_lost_is_no_failure(void **state)
 	assert_int_equal(put_large(s, 6 << 20, OBJ_ANY), 0);
 }
 
+static void a_completion_without_an_etag_is_looked_up(void **state)
+{
+	struct objstore *s = multipart(state);
+
+	s3fix_odd(&server, "\"no_complete_etag\": true");
+	assert_int_equal(put_large(s, 6 << 20, OBJ_ANY), 0);
+	assert_int_equal(stats(s, OBJ_HEAD).requests, 1);
+}
+
 static void a_store_without_ranges_gives_ranges_all_the_same(void **state)
 {
 	struct objstore *s = plain(state);
@@ -674,7 +683,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(thousands_are_deleted_in_thousands), T(without_multi_delete_each_is_deleted), T(lists_go_on_over_pages),
 		T(large_objects_go_in_parts), T(conditional_ones_are_one_request), T(a_failed_upload_is_aborted),
-		T(a_completion_whose_answer_was_lost_is_no_failure), T(a_store_without_ranges_gives_ranges_all_the_same),
+		T(a_completion_whose_answer_was_lost_is_no_failure), T(a_completion_without_an_etag_is_looked_up), T(a_store_without_ranges_gives_ranges_all_the_same),
 		T(copies_fail_late_and_are_made_again), T(an_objects_class_encryption_lock_and_checksum_are_sent),
 		T(a_key_of_ours_goes_with_every_request), T(mistakes_in_the_settings_are_named), T(a_wrong_clock_is_made_up_for),
 		T(keys_come_from_the_environment), T(keys_come_from_a_file_and_are_read_again_when_refused),

@@ -12,6 +12,9 @@ TOP = os.environ.get("top_srcdir", os.path.join(os.path.dirname(os.path.abspath(
 BUILD = os.environ.get("top_builddir", os.path.join(TOP, "build"))
 CULVERCTL = os.path.join(BUILD, "culverctl")
 CEPH = os.path.join(TOP, "tests", "lib", "ceph-rgw")
+sys.path.insert(0, os.path.join(TOP, "tests", "lib"))
+import server as lib  # noqa: E402  culverd's
+
 work = tempfile.mkdtemp(prefix="t_store.")
 
 
@@ -61,6 +64,38 @@ def large_objects(s):
     ctl(s, "store", "delete", "large")
 
 
+def section(settings):
+    return "mail_store {\n\tdriver = s3\n%s}\n" % "".join('\t%s = "%s"\n' % i for i in settings.items())
+
+
+def culverd_keeps_mail_there(s):
+    message = "From: a@example.org\r\nSubject: in a bucket\r\n\r\n" + "line\r\n" * 5000
+    d = lib.Server(users=2, workers=2, extra=section(dict(s, prefix="srv")))
+    try:
+        for round in range(2):  # the second time after a stop
+            d.start()
+            c = lib.Line(d.imap)
+            assert c.line().startswith("* OK")
+            lines = c.imap("a", "LOGIN user0 pass")
+            assert lines[-1].startswith("a OK"), lines
+            if round == 0:
+                assert all(r.startswith("250 ") for r in d.deliver(["user0", "user1"], message))
+            lines = c.imap("b", "SELECT INBOX")
+            assert "* 1 EXISTS" in lines, (round, lines)
+            lines = c.imap("c", "FETCH 1 (FLAGS RFC822.SIZE BODY[HEADER.FIELDS (SUBJECT)])")
+            assert any("RFC822.SIZE 3" in x for x in lines) and "Subject: in a bucket" in lines, lines
+            assert ("\\Flagged" in "".join(lines)) == (round == 1), (round, lines)
+            assert c.imap("d", "STORE 1 +FLAGS (\\Flagged)")[-1].startswith("d OK")
+            c.imap("e", "LOGOUT")
+            c.close()
+            assert d.stop() == 0
+        d.assert_log_is_clean()
+        text = ctl(dict(s, prefix="srv"), "store", "list", "srv/").stdout.decode()
+        assert "/root" in text and "/m/" in text, text
+    finally:
+        d.clean()
+
+
 class TestServer:
     def __enter__(self):
         self.p = subprocess.Popen([sys.executable, os.path.join(TOP, "tests", "objstore", "s3server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -83,7 +118,8 @@ def with_the_test_server():
         probe_tells_that_the_store_is_good(s)
         bench_tells_figures(s)
         large_objects(s)
-        server.odd(ignore_conditions=True)
+        culverd_keeps_mail_there(s)
+        server.odd(empty=True, ignore_conditions=True)
         p = ctl(s, "store", "probe", status=1)
         assert b"index_store: refused" in p.stdout and b"mail_store: can be used" in p.stdout, p.stdout
         assert b"Use a store with conditional writes" in p.stderr and b"ignored" in p.stderr, p.stderr
@@ -121,6 +157,7 @@ def with_ceph():
         objects_round_trip(s)
         bench_tells_figures(s)
         large_objects(s)
+        culverd_keeps_mail_there(s)
     finally:
         subprocess.run([CEPH, "down", d], timeout=100)
 
