@@ -125,12 +125,12 @@ static void fscache_close(struct objstore *base)
 	objstore_close(&below);
 }
 
-static void fscache_stats(struct objstore *base, struct objstore_stats *out)
+static void below_stats(struct objstore *base, struct objstore_stats *out)
 {
 	objstore_stats(((struct fscache *)base)->below, out);
 }
 
-static const struct objstore_ops fscache_ops = { "cache", fscache_submit, fscache_cancel, fscache_close, fscache_stats };
+static const struct objstore_ops fscache_ops = { "cache", fscache_submit, fscache_cancel, fscache_close, below_stats };
 
 static void layout(struct fscache *fc)
 {
