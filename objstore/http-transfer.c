@@ -184,7 +184,7 @@ static void set_network(const struct http_engine *e, const struct http_req *r, C
 {
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)e->connect_timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, r->stall_s ? (long)r->stall_s : (long)STALL_S);
 	if (r->deadline_us) {
 		int64_t ms = (r->deadline_us - http_now() + 999) / 1000;
 

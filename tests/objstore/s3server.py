@@ -286,6 +286,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         h = {"ETag": o["etag"], "Last-Modified": self.date_time_string(o["time"])}
         if not odd.get("no_metadata"):
             h.update((n, v) for n, v in o["headers"].items() if n.startswith("x-amz-meta-"))
+        if self.headers.get("x-amz-checksum-mode") == "ENABLED" and "x-amz-checksum-sha256" in o["headers"]:
+            h["x-amz-checksum-sha256"] = o["headers"]["x-amz-checksum-sha256"]
         m = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
         if m and not odd.get("no_ranges"):
             first, last = int(m[1]), int(m[2]) if m[2] else len(data) - 1

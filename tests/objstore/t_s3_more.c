@@ -282,6 +282,22 @@ static void an_objects_class_encryption_lock_and_checksum_are_sent(void **state)
 	assert_true(seen("\"content-md5\": "));
 }
 
+static void damaged_bytes_are_noticed_by_the_stores_checksum(void **state)
+{
+	struct objstore_settings set = s3fix_settings(&server);
+	struct buf b = BUF_INIT(100);
+	struct objstore *s;
+
+	set.checksum = "sha256";
+	s = open_with(state, &set);
+	assert_int_equal(put(s, "k", "0123456789"), 0);
+	s3fix_odd(&server, "\"flip\": {\"n\": 1, \"method\": \"GET\"}");
+	assert_int_equal(objstore_get(s, "k", &b, NULL, NULL), 0);
+	assert_string_equal(buf_str(&b), "0123456789");
+	assert_int_equal(stats(s, OBJ_GET).requests, 2);
+	buf_free(&b);
+}
+
 static char *file(const char *name, const char *text)
 {
 	char *path = mem_printf("%s/%s", dir, name);
@@ -685,7 +701,7 @@ int main(void)
 		T(large_objects_go_in_parts), T(conditional_ones_are_one_request), T(a_failed_upload_is_aborted),
 		T(a_completion_whose_answer_was_lost_is_no_failure), T(a_completion_without_an_etag_is_looked_up), T(a_store_without_ranges_gives_ranges_all_the_same),
 		T(copies_fail_late_and_are_made_again), T(an_objects_class_encryption_lock_and_checksum_are_sent),
-		T(a_key_of_ours_goes_with_every_request), T(mistakes_in_the_settings_are_named), T(a_wrong_clock_is_made_up_for),
+		T(damaged_bytes_are_noticed_by_the_stores_checksum), T(a_key_of_ours_goes_with_every_request), T(mistakes_in_the_settings_are_named), T(a_wrong_clock_is_made_up_for),
 		T(keys_come_from_the_environment), T(keys_come_from_a_file_and_are_read_again_when_refused),
 		T(keys_come_from_instance_metadata_and_are_renewed), T(keys_with_a_short_life_are_not_fetched_for_each_request), T(keys_that_end_too_soon_are_not_used),
 		T(keys_come_from_web_identity), T(without_keys_it_is_told_where_they_were_looked_for),
