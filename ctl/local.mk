@@ -13,5 +13,6 @@ culverctl_SOURCES = \
 	%reldir%/ctl.h \
 	%reldir%/culverctl.c \
 	%reldir%/local.c \
-	%reldir%/output.c
+	%reldir%/output.c \
+	%reldir%/store.h
 culverctl_LDADD = daemon/admin/libadmin.a daemon/imap/libimap.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)
