@@ -1,6 +1,7 @@
 bin_PROGRAMS += culverctl
 culverctl_SOURCES = \
 	%reldir%/client.c \
+	%reldir%/cmd-cache.c \
 	%reldir%/cmd-export.c \
 	%reldir%/cmd-import.c \
 	%reldir%/cmd-log.c \
@@ -15,4 +16,4 @@ culverctl_SOURCES = \
 	%reldir%/local.c \
 	%reldir%/output.c \
 	%reldir%/store.h
-culverctl_LDADD = daemon/admin/libadmin.a daemon/imap/libimap.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)
+culverctl_LDADD = daemon/admin/libadmin.a fscache/libfscache.a daemon/imap/libimap.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)

@@ -186,6 +186,9 @@ const struct set_opt conf_table[] = {
 	{ "grace_period", SET_TIME, FIELD(grace_period), .def = "7d", .min = 0, .max = 3650 * TIME_D, .doc = "How long expunged mail can be brought back." },
 	{ "cache_size", SET_SIZE, FIELD(cache_size), .def = "256M", .min = SIZE_M, .max = 1024 * SIZE_G,
 	  .doc = "Memory in all workers together for users nobody is logged in as; and as much (but 64M for each worker at least) for what lists and searches read." },
+	{ "fscache_size", SET_SIZE, FIELD(fscache_size), .def = "1G", .min = 0, .max = 1024 * 1024 * SIZE_G,
+	  .doc = "Disk below state_dir in all workers together for copies of messages, sealed as they are in a store over the network; never more. 0: none. "
+		 "With a directory as mail_store there are none." },
 	{ "auth", SET_SECTION, .sub = auth_table, .doc = "Users and passwords." },
 	{ "limits", SET_SECTION, .sub = limits_table, .doc = "What clients may use up." },
 	{ "mail_store", SET_SECTION, FIELD(mail_store), .sub = mail_store_table, .doc = "Where messages are kept." },
@@ -513,6 +516,8 @@ const char *conf_needs_restart(const struct conf *a, const struct conf *b)
 		return "grace_period";
 	if (a->cache_size != b->cache_size)
 		return "cache_size";
+	if (a->fscache_size != b->fscache_size)
+		return "fscache_size";
 	if (a->limits.message_size != b->limits.message_size)
 		return "limits.message_size";
 	if (strcmp(a->recipient_delimiter, b->recipient_delimiter))
@@ -534,5 +539,6 @@ void conf_keep(const struct conf *running, struct conf *fresh)
 	fresh->flag_commit_delay = running->flag_commit_delay;
 	fresh->grace_period = running->grace_period;
 	fresh->cache_size = running->cache_size;
+	fresh->fscache_size = running->fscache_size;
 	fresh->limits.message_size = running->limits.message_size;
 }

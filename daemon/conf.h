@@ -44,7 +44,7 @@ struct conf {
 	unsigned ssl_min_protocol;	/* enum conf_ssl_min */
 	char *recipient_delimiter;
 	bool lmtp_save_to_detail_mailbox;
-	uint64_t flag_commit_delay, grace_period, cache_size;
+	uint64_t flag_commit_delay, grace_period, cache_size, fscache_size;
 	struct {
 		char *database, *default_domain;
 		unsigned allow_plaintext;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "crypt/seal.h"
+#include "fscache/fscache.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -54,6 +55,33 @@ static int open_keys(struct worker *w, struct err *err)
 	return rc;
 }
 
+/* A store over the network gets a cache on this worker's part of the disk. */
+static int open_cache(struct worker *w, struct err *err)
+{
+	const struct conf *c = &w->p.conf;
+	struct fscache_config fc = { .bytes = c->fscache_size / c->worker_count, .cacheable = fscache_keys_mail };
+	char *base, *dir;
+	int rc;
+
+	if (c->mail_store.driver == CONF_STORE_POSIX || !c->fscache_size)
+		return 0;
+	if (fc.bytes < FSCACHE_BYTES_MIN)
+		return err_set(err, ERR_INVALID, "fscache_size must be 0, or at least 4M for each of the %u workers", (unsigned)c->worker_count);
+	base = mem_printf("%s/fscache", c->state_dir);
+	dir = mem_printf("%s/%u", base, w->p.index);
+	fc.dir = dir;
+	if (w->p.index == 0)
+		(void)fscache_trim(base, (unsigned)c->worker_count, NULL);	/* what cannot be deleted is in nobody's way */
+	rc = fscache_open(w->stores.mail, &fc, &w->env.fscache, err);
+	if (rc == 0 && w->stores.index == w->stores.mail)
+		w->stores.index = w->env.fscache;
+	if (rc == 0)
+		w->stores.mail = w->env.fscache;	/* owns the store below */
+	free(dir);
+	free(base);
+	return rc;
+}
+
 static int open_node(struct worker *w, struct err *err)
 {
 	const struct conf *c = &w->p.conf;
@@ -70,6 +98,8 @@ static int open_node(struct worker *w, struct err *err)
 		rc = open_keys(w, err);
 	if (rc >= 0)
 		rc = stores_open(c, true, &w->stores, err);
+	if (rc >= 0)
+		rc = open_cache(w, err);
 	if (rc >= 0) {
 		cfg.mail_store = w->stores.mail;
 		cfg.index_store = w->stores.index;
