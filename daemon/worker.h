@@ -17,12 +17,12 @@
 #include "base/wake.h"
 #include "daemon/conn.h"
 #include "daemon/pool.h"
+#include "daemon/stores.h"
 #include "daemon/proc.h"
 
 enum { WORKERS_MAX = 64 };
 
 struct session;
-struct objstore;
 struct seal_keys;
 
 /* A request to another process that a thread waits for. */
@@ -41,7 +41,7 @@ struct worker_peer {
 struct worker {
 	struct proc p;
 	struct conn_env env;
-	struct objstore *store;
+	struct stores stores;
 	struct seal_keys *keys;
 	struct pool *pool, *deliveries;
 	size_t cores;
