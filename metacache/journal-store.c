@@ -583,26 +583,13 @@ uint64_t store_journal_floor(struct store_journal *j)
 
 void store_journal_published(struct store_journal *j, uint64_t floor)
 {
-	struct objstore_op *ops;
 	uint64_t from;
-	size_t n, i;
 
 	pthread_mutex_lock(&j->lock);
 	from = j->deleted;
 	j->deleted = floor;
 	pthread_mutex_unlock(&j->lock);
-	if (from >= floor)
-		return;
-	n = (size_t)(floor - from);
-	ops = mem_calloc(n, sizeof(*ops));
-	for (i = 0; i < n; i++) {
-		ops[i].verb = OBJ_DELETE;
-		ops[i].key = journal_key(j->mc, j->mc->node, j->mc->incarnation, from + i);
-	}
-	obox_run_many(j->mc->cfg.store, ops, n);
-	for (i = 0; i < n; i++)
-		free((char *)(uintptr_t)ops[i].key);
-	free(ops);
+	journal_delete(j->mc, j->mc->node, j->mc->incarnation, from, floor);
 }
 
 bool store_journal_degraded(struct store_journal *j)

@@ -169,24 +169,6 @@ static int replay(struct takeover *t, struct err *err)
 	return r.rc < 0 ? err_set(err, r.rc, "%s", r.err.msg) : 0;
 }
 
-static void delete_pieces(struct takeover *t)
-{
-	uint64_t seq = t->rec->floor;
-	struct objstore_op ops[AHEAD];
-	size_t n, i;
-
-	while (seq < t->seq) {
-		memset(ops, 0, sizeof(ops));
-		for (n = 0; n < AHEAD && seq < t->seq; n++, seq++) {
-			ops[n].verb = OBJ_DELETE;
-			ops[n].key = journal_key(t->mc, t->rec->node, t->rec->incarnation, seq);
-		}
-		obox_run_many(t->mc->cfg.store, ops, n);
-		for (i = 0; i < n; i++)
-			free((char *)(uintptr_t)ops[i].key);
-	}
-}
-
 static int claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct node_record r = *rec;
@@ -213,7 +195,7 @@ static int finish(struct takeover *t, struct node_record *rec, char etag[OBJ_ETA
 	if (rc < 0)
 		return rc;
 	t->mc->takeovers++;
-	delete_pieces(t);
+	journal_delete(t->mc, rec->node, rec->incarnation, rec->floor, t->seq);
 	if (strcmp(rec->node, t->mc->node) != 0)
 		ring_change(t->mc, rec->node, false, &quiet);	/* the watch does it otherwise */
 	return 0;

@@ -464,19 +464,6 @@ static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err
 	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
 }
 
-static void delete_obsolete(struct upload *up)
-{
-	struct objstore_op *ops = mem_calloc(up->n_obsolete, sizeof(*ops));
-	size_t i;
-
-	for (i = 0; i < up->n_obsolete; i++) {
-		ops[i].verb = OBJ_DELETE;
-		ops[i].key = up->obsolete[i];
-	}
-	obox_run_many(up->u->ob->cfg.index_store, ops, up->n_obsolete);
-	free(ops);
-}
-
 static void took(struct upload *up, const char *etag)
 {
 	struct obox_user *u = up->u;
@@ -514,7 +501,7 @@ int upload_commit(struct upload *up, struct err *err)
 			stop_user(u, &e);
 		if (rc == 0) {
 			took(up, etag);
-			delete_obsolete(up);
+			objstore_delete_many(u->ob->cfg.index_store, (const char *const *)up->obsolete, up->n_obsolete, NULL);
 		}
 	}
 	upload_release(up);

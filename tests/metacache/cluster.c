@@ -49,7 +49,7 @@ static void gate_close(struct objstore *s)
 {
 }
 
-static const struct objstore_ops gate_ops = { "gate", gate_submit, NULL, gate_close };
+static const struct objstore_ops gate_ops = { .name = "gate", .submit = gate_submit, .close = gate_close };
 
 struct gate *gate_new(struct objstore *below)
 {
