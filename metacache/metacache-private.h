@@ -70,6 +70,12 @@ int piece_decode(const struct buf *plain, enum piece_kind *kind_r, void (*fn)(vo
 /* rec, as found under etag, is claimed, its journal sealed and replayed, and marked done.  ERR_CONFLICT: its record changed. */
 int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);
 
+/* --- watch.c --- */
+
+struct metacache;
+int64_t watch_step(struct metacache *mc);	/* what is due; in us until more is */
+int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, struct obox_owner *o, struct err *err);	/* obox_cluster_ops.owner */
+
 /* --- metacache.c --- */
 
 struct peer {	/* a node as this one has seen it */

@@ -486,6 +486,48 @@ static void a_record_without_its_object_is_dropped(void **state)
 	obox_user_close(&u);
 }
 
+static int damage_third(void *ctx, const struct objstore_list_item *item)
+{
+	struct cluster *c = ctx;
+	struct buf b = BUF_INIT(0);
+
+	if (!strstr(item->key, "/0000000003"))
+		return 0;
+	assert_int_equal(objstore_get(c->mem, item->key, &b, NULL, &c->err), 0);
+	b.data[b.len / 2] ^= 1;
+	assert_int_equal(objstore_put(c->mem, item->key, b.data, b.len, OBJ_ANY, NULL, &c->err), 0);
+	buf_free(&b);
+	return 0;
+}
+
+/* One journal object is damaged: what was before it is there, others do not suffer, and everybody is served. */
+static void a_damaged_journal_object_holds_up_nobody(void **state)
+{
+	struct cluster *c = *state;
+	struct obox_user *joe, *ann;
+
+	assert_int_equal(node_open(c, 0), 0);
+	joe = must_open(c, 0, "joe");	/* object 1 */
+	ann = must_open(c, 0, "ann");	/* 2 */
+	assert_int_equal(do_save(c, 0, joe, "INBOX", 1, NULL), 0);	/* 3 */
+	assert_int_equal(do_save(c, 0, ann, "INBOX", 1, NULL), 0);
+	assert_int_equal(do_save(c, 0, joe, "INBOX", 2, NULL), 0);
+	assert_int_equal(do_save(c, 0, ann, "INBOX", 2, NULL), 0);
+	obox_user_close(&joe);
+	obox_user_close(&ann);
+	node_kill(c, 0);
+	assert_int_equal(objstore_each(c->mem, "t/journal/", damage_third, c, &c->err), 0);
+	assert_int_equal(node_open(c, 1), 0);
+	cluster_pass(c, c->ttl_ms * 3);
+	ann = must_open(c, 1, "ann");
+	assert_int_equal(count_of(ann, "INBOX"), 2);
+	joe = must_open(c, 1, "joe");
+	assert_int_equal(count_of(joe, "INBOX"), 0);
+	assert_int_equal(do_save(c, 1, joe, "INBOX", 3, NULL), 0);
+	obox_user_close(&joe);
+	obox_user_close(&ann);
+}
+
 /* A client that saw a flag change which was lost with its node is told to start afresh. */
 static void a_lost_flag_change_is_known_to_be_lost(void **state)
 {
@@ -552,6 +594,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_taker_may_die_at_any_call, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(an_owner_may_die_at_any_call, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_record_without_its_object_is_dropped, cluster_setup_stepped, cluster_teardown),
+		cmocka_unit_test_setup_teardown(a_damaged_journal_object_holds_up_nobody, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_lost_flag_change_is_known_to_be_lost, cluster_setup_stepped, cluster_teardown),
 	};
 
