@@ -152,10 +152,13 @@ void obox_close(struct obox **obp)
 	if (!ob)
 		return;
 	*obp = NULL;
-	obox_checkpoint(ob, NULL, &e);
-	pthread_mutex_lock(&ob->upkeep_lock);
-	obox_evict(ob, -1);
-	pthread_mutex_unlock(&ob->upkeep_lock);
+	/* a store that is away would only be waited for: the next start, or another node, reads the journal */
+	if (!ob->cfg.cluster || ob->cfg.cluster->ops->serving(ob->cfg.cluster)) {
+		obox_checkpoint(ob, NULL, &e);
+		pthread_mutex_lock(&ob->upkeep_lock);
+		obox_evict(ob, -1);
+		pthread_mutex_unlock(&ob->upkeep_lock);
+	}
 	all = ob->users.n == 0;
 	if (all && journal_rotate(ob->journal, &old, &e) == 0)
 		journal_drop(ob->journal, old + 1);
