@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "crypt/seal.h"
+#include "daemon/node-link.h"
 #include "objstore/objstore.h"
 #include "obox/obox.h"
 
@@ -57,9 +58,8 @@ static int open_node(struct worker *w, struct err *err)
 {
 	const struct conf *c = &w->p.conf;
 	char *lock = mem_printf("%s/worker%u.lock", c->state_dir, w->p.index);
-	char *node = mem_printf("%s-w%u", c->hostname, w->p.index);
 	struct obox_config cfg = {
-		.state_dir = c->state_dir, .prefix = c->store.prefix, .node = node,
+		.state_dir = c->state_dir, .prefix = c->store.prefix, .node = w->node.name,
 		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .grace_s = c->grace_period / 1000,
 		.max_message = c->limits.message_size, .cache_bytes = c->cache_size / c->worker_count,
 	};
@@ -72,9 +72,9 @@ static int open_node(struct worker *w, struct err *err)
 	if (rc >= 0) {
 		cfg.mail_store = cfg.index_store = w->store;
 		cfg.keys = w->keys;
+		seal_derive(w->keys, NODE_KEY_LABEL, w->node.key);
 		rc = obox_open(&cfg, &w->env.obox, err);
 	}
-	free(node);
 	free(lock);
 	return rc < 0 ? rc : 0;
 }
@@ -154,6 +154,70 @@ static void *upkeep_thread(void *arg)
 	return NULL;
 }
 
+/* --- the loop thread's jobs --- */
+
+void worker_post(struct worker *w, struct worker_job *j)
+{
+	uint64_t one = 1;
+	bool first;
+
+	j->next = NULL;
+	pthread_mutex_lock(&w->lock);
+	first = !w->jobs;
+	*w->jobs_tail = j;
+	w->jobs_tail = &j->next;
+	pthread_mutex_unlock(&w->lock);
+	if (first)
+		(void)!write(w->wake_src.fd, &one, sizeof(one));
+}
+
+static void run_jobs(struct worker *w)
+{
+	struct worker_job *j, *next;
+
+	pthread_mutex_lock(&w->lock);
+	j = w->jobs;
+	w->jobs = NULL;
+	w->jobs_tail = &w->jobs;
+	pthread_mutex_unlock(&w->lock);
+	for (; j; j = next) {
+		next = j->next;
+		j->run(w, j);
+	}
+}
+
+/* --- whose users --- */
+
+/* For tests: $CULVER_TEST_OWNERS/USER holds "NODE HOST:PORT" when another node than NODE shall think so. */
+static bool owner_elsewhere(const struct worker *w, const char *user, struct obox_owner *o)
+{
+	const char *dir = getenv("CULVER_TEST_OWNERS");
+	struct err err = ERR_INIT;
+	char *path, *text;
+	size_t len;
+	int n = 0;
+
+	if (!dir)
+		return false;
+	path = mem_printf("%s/%s", dir, user);
+	if (io_read_file(path, 1024, &text, &len, &err) == 0) {
+		n = sscanf(text, "%63s %255s", o->node, o->address);
+		free(text);
+	}
+	free(path);
+	if (n < 1 || !strcmp(o->node, w->node.name))
+		memset(o, 0, sizeof(*o));
+	return *o->node;
+}
+
+int worker_user_open(struct worker *w, const char *user, struct obox_user **u_r, struct obox_owner *owner_r, struct err *err)
+{
+	memset(owner_r, 0, sizeof(*owner_r));
+	if (owner_elsewhere(w, user, owner_r))
+		return err_set(err, ERR_BUSY, "node %s has user %s", owner_r->node, user);
+	return obox_user_open(w->env.obox, user, u_r, err);
+}
+
 /* --- master's messages --- */
 
 static void on_go(struct proc *p)
@@ -165,6 +229,7 @@ static void check_end(struct loop *l)
 {
 	struct worker *w = l->owner;
 
+	run_jobs(w);
 	session_bury(w);
 	if (!w->stopping || w->n_sessions || w->idle)
 		return;
@@ -221,7 +286,12 @@ static void on_conn(struct proc *p, const struct msg_conn *m, int fd)
 	session_new(p->owner, m, fd);
 }
 
-static const struct proc_ops worker_ops = { .go = on_go, .stop = on_stop, .conf = on_conf, .peer = on_peer, .conn = on_conn };
+static void on_listen(struct proc *p, struct rd *r, int fd)
+{
+	node_listen(p->owner, fd);
+}
+
+static const struct proc_ops worker_ops = { .listen = on_listen, .go = on_go, .stop = on_stop, .conf = on_conf, .peer = on_peer, .conn = on_conn };
 
 static void on_wake(struct loop_src *src, uint32_t events)
 {
@@ -275,6 +345,7 @@ static void worker_init(struct worker *w)
 
 	memset(w, 0, sizeof(*w));
 	w->lock_fd = -1;
+	w->jobs_tail = &w->jobs;
 	w->wake_src.fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_rwlock_init(&w->peers, NULL);
@@ -299,11 +370,10 @@ static int serve(struct worker *w, struct err *err)
 	w->p.loop.owner = w;
 	w->p.loop.idle = check_end;
 	loop_run(&w->p.loop);
-	session_bury(w);
 	return 0;
 }
 
-int worker_main(unsigned index, unsigned generation)
+int worker_main(unsigned index, unsigned generation, const char *address)
 {
 	static struct worker w;
 	struct err err = ERR_INIT;
@@ -315,6 +385,7 @@ int worker_main(unsigned index, unsigned generation)
 		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);
 		return 1;
 	}
+	node_init(&w, address);
 	rc = proc_become(w.p.conf.user, w.p.conf.group, &err);
 	if (rc == 0)
 		rc = open_node(&w, &err);
@@ -323,7 +394,10 @@ int worker_main(unsigned index, unsigned generation)
 	if (rc < 0)
 		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);
 	stop_threads(&w);
+	run_jobs(&w);
+	session_bury(&w);
 	close_node(&w);
+	node_release(&w);
 	worker_peers_close(&w);
 	hmap_free(&w.calls);
 	proc_release(&w.p);
