@@ -333,7 +333,8 @@ static int move(struct relay *r, struct conn *c)
 	rc = node_stream_read(st, &c->out, 2 * CONN_OUT_HIGH);
 	if (rc == 1)
 		conn_flush(c);
-	return rc < 0 ? -1 : rc || n;
+	/* Input that waited for room which flushing has made must not wait for an event. */
+	return rc < 0 ? -1 : rc || n || (c->in.len && st->out.len < NODE_OUT_HIGH);
 }
 
 static enum conn_want pass(struct relay *r, struct conn *c)
