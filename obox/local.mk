@@ -3,6 +3,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/body.c \
 	%reldir%/bundle.c \
 	%reldir%/columns.c \
+	%reldir%/compact.c \
 	%reldir%/change.c \
 	%reldir%/check.c \
 	%reldir%/dump.c \
@@ -17,6 +18,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/rebuild.c \
 	%reldir%/record.c \
 	%reldir%/save.c \
+	%reldir%/scrub.c \
 	%reldir%/state.c \
 	%reldir%/summary.c \
 	%reldir%/upload.c \

@@ -106,7 +106,7 @@ struct trash {	/* an expunged message within its grace period; holds a reference
 struct dead { struct obox_guid guid; char *name; };	/* a deleted mailbox with mail in the trash */
 
 struct sumblock {	/* an immutable block of summaries */
-	uint64_t epoch, n;	/* object sum/<epoch>-<n> */
+	uint64_t epoch, n;	/* object sum/<epoch>-<n>; n 0 and not open: given up */
 	uint32_t count, bytes;
 	struct sumopen *open;	/* its content while not in the store */
 };
@@ -252,6 +252,7 @@ struct obox_user {
 	uint64_t next_block;
 	bool broken;			/* journal failed: nothing more is acknowledged */
 	pthread_mutex_t upload_lock;	/* one upload at a time; before lock */
+	int64_t last_gc_us;		/* obox_collect's; 0 = not yet */
 };
 
 /* Appends n records to the journal, together, and applies them, under u->lock.
@@ -274,6 +275,7 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 int upload_commit(struct upload *up, struct err *err);	/* releases it, always */
 void upload_abandon(struct upload *up);			/* the same without a root */
 int obox_checkpoint(struct obox *ob, const char *user, struct err *err);
+void obox_collect(struct obox *ob);	/* obox_gc for open users with mail that is due */
 int user_load(struct obox_user *u, const struct manifest *man, struct err *err);
 int user_activate(struct obox_user *u, struct err *err);
 struct obox_user *user_new(struct obox *ob, const char *name);
@@ -284,6 +286,7 @@ int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
 void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
 int obox_recover(struct obox *ob, const char *dir, struct err *err);
+int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err);	/* every byte against the save record's SHA-256 */
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);
 int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, bool lazy, unsigned char hash_r[32], struct err *err);
@@ -338,6 +341,14 @@ int sum_store_full(struct obox_user *u, struct err *err);
 char *sum_take(struct obox_user *u, bool full_only, struct buf *plain, size_t *at_r);
 void sum_stored(struct obox_user *u, size_t at, bool ok);	/* the put that follows sum_take; takes u->lock */
 void sumblock_release(struct sumblock *b);
+/* A stored block's summaries by slot; they stay valid until sumslots_close. */
+struct sumslots;
+int sumslots_open(struct obox_user *u, const struct sumblock *b, struct sumslots **s_r, struct err *err);
+uint32_t sumslots_count(const struct sumslots *s);
+void sumslots_get(const struct sumslots *s, uint32_t slot, const void **p_r, size_t *len_r);
+void sumslots_close(struct obox_user *u, struct sumslots **s);
+/* Empties blocks that few messages need (compact.c); *n_r blocks were given up: an upload with snapshots must follow before their objects go. */
+int user_compact(struct obox_user *u, size_t *n_r, struct err *err);
 
 void view_mailbox_changed(struct mbox *m, const struct obox_view *except);	/* calls the notify functions */
 void view_expunged(struct mbox *m, const struct obox_msg *msg);	/* before the message leaves the array */

@@ -74,7 +74,7 @@ struct obox_config {
 	const struct seal_keys *keys;	/* borrowed */
 	const struct clock *clock;	/* NULL = the system's */
 	unsigned flag_commit_delay_ms;	/* 0 = flag changes are durable before they return; default 1000 */
-	uint64_t grace_s;		/* how long expunged mail is kept; default 7 days; UINT64_MAX = that default */
+	uint64_t grace_s;		/* how long expunged mail is kept before obox_tend deletes it; default 7 days; UINT64_MAX = that default */
 	uint64_t max_message;		/* octets; 0 = 150 MiB */
 	uint64_t cache_bytes;		/* memory for users nobody uses now; 0 = 256 MiB */
 };
@@ -259,7 +259,11 @@ int obox_origin(struct obox_body *b, struct obox_origin *o, struct err *err);
 void obox_origin_free(struct obox_origin *o);
 
 /* --- upkeep (culverctl, timers) --- */
-void obox_upkeep(struct obox *ob);			/* call every second or so: commits, uploads, evicts */
+/* Call both every second or so, from a thread each: obox_upkeep commits flag changes and waits for the journal's disk only;
+ * obox_tend uploads, evicts and collects, and may wait for the store for long. */
+void obox_upkeep(struct obox *ob);
+void obox_tend(struct obox *ob);
+void obox_stop_tending(struct obox *ob);	/* obox_tend, under way or called later, begins nothing that takes long */
 int obox_flush(struct obox *ob, const char *user /* NULL = all */, struct err *err);	/* uploads logs and snapshots now */
 struct obox_gc_stats { uint64_t objects, bytes, kept; };
 int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, struct err *err);
@@ -279,10 +283,24 @@ struct obox_check {
 	uint64_t messages, damaged, missing, orphans, repaired;		/* out */
 };
 int obox_check(struct obox_user *u, struct obox_check *c, struct err *err);
+/* Compares the store with what user's root names, without opening (owning) the user: for any user, from any node, with
+ * what the owner has not uploaded yet taken into account.  Repair deletes old objects of nobody where no node serves the user. */
+struct obox_scrub {
+	void (*report)(void *ctx, bool damage, const char *text);
+	void (*progress)(void *ctx, uint64_t done, uint64_t total);
+	void *ctx;
+	bool bodies, repair;
+	uint64_t messages, objects, bytes;				/* out: in mailboxes; in the store */
+	uint64_t missing, damaged, orphans, bundles /* indexes, logs or summary blocks missing or damaged */, repaired;
+};
+int obox_scrub(struct obox *ob, const char *user, struct obox_scrub *s, struct err *err);
+/* The records of a user's log that are in the store, as text or JSON lines, a segment a call; fn's non-zero ends it. */
+int obox_log_show(struct obox *ob, const char *user, bool json, int (*fn)(void *ctx, const char *text, size_t len), void *ctx, struct err *err);
 /* Makes user's root anew from its message objects alone; refuses while a readable root exists unless force. */
 int obox_rebuild(struct obox *ob, const char *user, bool force, struct obox_check *c, struct err *err);
-/* Users that have a root or message objects in the store (uses LIST). */
-int obox_users(struct obox *ob, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err);
+/* Users that have a root or message objects in the store (uses LIST), in the order of their keys; only those behind
+ * the user after (NULL = all). */
+int obox_users(struct obox *ob, const char *after, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err);
 /* Any object of the store as readable text lines or JSON. */
 int obox_dump(struct obox *ob, const char *key, bool json, struct buf *out, struct err *err);
 #endif
