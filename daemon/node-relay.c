@@ -145,13 +145,25 @@ static int waker_make(struct relay *r, struct conn *c, int fd, int64_t ms)
 	return 0;
 }
 
-static void watch(struct relay *r)
+int relay_fd(const struct relay *r)
 {
+	return r && r->wk ? r->wk->fd : -1;
+}
+
+void relay_watch(struct relay *r, struct conn *c)
+{
+	uint32_t events = EPOLLONESHOT;
 	struct waker *k = r->wk;
 
+	if (!k || k->fd < 0)
+		return;
 	node_stream_rest(&k->st);
+	if (c->out.len <= CONN_OUT_HIGH)
+		events |= EPOLLIN;
+	if (k->st.out.len)
+		events |= EPOLLOUT;
 	k->src.events = 0;	/* the one shot may be over */
-	loop_mod(&r->w->p.loop, &k->src, EPOLLONESHOT | EPOLLIN | (k->st.out.len ? EPOLLOUT : 0));
+	loop_mod(&r->w->p.loop, &k->src, events);
 }
 
 /* --- finding the place --- */
@@ -230,7 +242,6 @@ static enum conn_want link_to_owner(struct relay *r, struct conn *c)
 		return try_later(r, c, strerror(errno));
 	r->state = LINK;
 	(void)node_stream_flush(&r->wk->st);	/* what is wrong with it the loop will tell */
-	watch(r);
 	return CONN_WANT_WAKE;
 }
 
@@ -310,7 +321,6 @@ static enum conn_want on_link(struct relay *r, struct conn *c)
 	if (atomic_load(&r->wk->late))
 		return try_later(r, c, "no answer in time");
 	(void)node_stream_flush(st);
-	watch(r);
 	return CONN_WANT_WAKE;
 }
 
@@ -356,7 +366,6 @@ static enum conn_want pass(struct relay *r, struct conn *c)
 		return CONN_WANT_AGAIN;
 	if (c->out.len > CONN_OUT_HIGH)
 		return CONN_WANT_DRAIN;
-	watch(r);
 	return c->in.len || r->client_eof ? CONN_WANT_WAKE : CONN_WANT_INPUT;
 }
 

@@ -19,5 +19,8 @@ struct worker;
 struct relay *relay_new(struct worker *w, bool guest);
 /* As conn_ops.run.  True: the engine is to run now; the relay holds the user until it is freed. False: *want_r. */
 bool relay_run(struct relay *r, struct conn *c, unsigned events, enum conn_want *want_r);
+/* Before the session is parked: conn_wake() is called when there is something to do. */
+void relay_watch(struct relay *r, struct conn *c);
+int relay_fd(const struct relay *r);	/* the link's socket, -1: there is none; r may be NULL */
 void relay_free(struct relay **r);
 #endif

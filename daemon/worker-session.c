@@ -223,6 +223,8 @@ static void park(struct session *s, unsigned keep)
 		buf_free(&s->c.out);
 	if (s->stream)
 		node_stream_rest(s->stream);
+	if (s->relay)
+		relay_watch(s->relay, &s->c);
 	pthread_mutex_lock(&s->lock);
 	/* What is kept for later (a wake during a drain) does not run it by itself. */
 	again = s->pending != 0;
@@ -244,13 +246,18 @@ static void requeue(struct session *s, unsigned events)
 	pool_add(s->w->pool, &s->task);
 }
 
-/* (3) True: there is input. */
-static bool lurk(struct session *s)
+/* (3) True: there is input, or (a wake in *ev) something from the user's node. */
+static bool lurk(struct session *s, unsigned *ev)
 {
+	enum lurk_result came;
+
 	if (!s->brisk || s->want != CONN_WANT_INPUT || s->eof || s->readable || s->c.out.len)
 		return false;
-	s->brisk = s->readable = lurk_wait(&s->lurk, &s->lock, &s->pending, s->src.fd, LURK_MS);
-	return s->readable;
+	came = lurk_wait(&s->lurk, &s->lock, &s->pending, s->src.fd, relay_fd(s->relay), LURK_MS);
+	s->readable = came == LURK_SOCK;
+	s->brisk = came != LURK_NOTHING;
+	*ev |= came == LURK_OTHER ? CONN_EV_WAKE : 0;
+	return s->brisk;
 }
 
 /* The engine is done: send the rest, for a bounded time. */
@@ -315,7 +322,7 @@ static void turns(struct session *s, unsigned ev)
 		if (s->broken)
 			break;
 		if (!run && s->want != CONN_WANT_AGAIN) {
-			if (!(ev & CONN_EV_WAKE) && lurk(s)) {
+			if (!(ev & CONN_EV_WAKE) && lurk(s, &ev)) {
 				turn = 0;
 				continue;
 			}

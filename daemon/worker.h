@@ -62,7 +62,8 @@ struct worker {
 	size_t max_sessions;
 	struct chan **gates;		/* only talk to us */
 	size_t n_gates, cap_gates;
-	bool stopping, idle;
+	atomic_bool stopping;		/* set by it, read by all */
+	bool idle;
 	struct worker_node node;	/* as others see it: node.h */
 	struct loop_timer stop_timer;
 	struct loop_src wake_src;

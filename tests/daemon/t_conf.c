@@ -110,7 +110,7 @@ static void all_mistakes_are_told_at_once(void **state)
 static void listeners_are_checked(void **state)
 {
 	assert_complaints("listen imap { address = {127.0.0.1, \"::1\"} port = 1143 }\nlisten lmtp { address = lmtp.sock }\n", "");
-	assert_complaints("\nlisten imapx { port = 1 }\n", "F:2: listen imapx: say protocol = imap, imaps, pop3, pop3s or lmtp (did you mean \"imap\"?)\n");
+	assert_complaints("\nlisten imapx { port = 1 }\n", "F:2: listen imapx: say protocol = imap, imaps, pop3, pop3s, lmtp or node (did you mean \"imap\"?)\n");
 	assert_complaints("listen imap { address = example.org }\n", "F:1: listen imap: address \"example.org\" is not an IPv4 or IPv6 address, \"*\" or a path\n");
 	assert_complaints("listen imaps { }\n", "F:1: listen imaps: tls = implicit needs ssl_cert\n");
 	assert_complaints("listen lmtp { tls = starttls }\n", "F:1: listen lmtp: there is no TLS with LMTP yet: use tls = no on a trusted network or a unix socket\n");
