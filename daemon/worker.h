@@ -8,7 +8,7 @@
  *                 worker, so two workers full of sessions cannot block each other.
  *   upkeep, tend  obox_upkeep and obox_tend every second
  *
- * Locks, in this order: session.lock, worker.peers, worker.lock, pool's own. */
+ * Locks, in this order: node.lock, session.lock, worker.peers, worker.lock, pool's own. */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 #include <pthread.h>
