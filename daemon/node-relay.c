@@ -214,7 +214,7 @@ static enum conn_want try_later(struct relay *r, struct conn *c, const char *why
 	int64_t ms = r->pauses < 4 ? PAUSE_FIRST_MS << r->pauses : PAUSE_MAX_MS;
 	bool end = r->w->stopping || loop_clock_ms() - r->begun_ms + ms > GIVE_UP_MS;
 
-	log_event(end ? LOG_ERROR : LOG_WARN, "session cannot be passed to the user's node", LF_S("user", c->user), LF_S("node", r->owner ? r->owner->node : ""),
+	log_event(end ? LOG_ERROR : r->pauses ? LOG_DBG : LOG_WARN, "session cannot be passed to the user's node", LF_S("user", c->user), LF_S("node", r->owner ? r->owner->node : ""),
 		  LF_S("address", r->owner ? r->owner->address : ""), LF_S("why", why), LF_END);
 	waker_drop(r);
 	r->pauses++;

@@ -49,7 +49,7 @@ int node_stream_flush(struct node_stream *s)
 	}
 	buf_consume(&s->out, done);
 	if (n < 0 && errno != EAGAIN && errno != ENOBUFS) {
-		s->sys = errno;
+		s->sys = s->sys ? s->sys : errno;	/* the first says why, later ones only that it is broken */
 		return -1;
 	}
 	return !s->out.len;
@@ -92,7 +92,8 @@ int node_stream_read(struct node_stream *s, struct buf *into, size_t max)
 		if (n < 0 && errno == EAGAIN)
 			break;
 		s->cut = n <= 0;
-		s->sys = n < 0 ? errno : s->sys;
+		if (n < 0 && !s->sys)
+			s->sys = errno;
 		if (n <= 0 || node_link_feed(&s->link, room, (size_t)n, &s->out) < 0)
 			break;
 		came |= take_frames(s, into, max);
