@@ -182,10 +182,12 @@ static void resolve_tls(const struct conf *c, struct conf_listen *l, struct buf 
 	bool secure = l->protocol == CONF_IMAPS || l->protocol == CONF_POP3S;
 	bool path = l->address.n && strchr(l->address.v[0], '/');
 
-	if (l->protocol == CONF_NODE && l->tls == CONF_TLS_AUTO)
+	if (l->protocol == CONF_NODE) {
+		if (l->tls == CONF_TLS_STARTTLS || l->tls == CONF_TLS_IMPLICIT)
+			complain_at(out, l, "nodes encrypt with the deployment's key: leave tls out");
 		l->tls = CONF_TLS_NO;
-	if (l->protocol == CONF_NODE && l->tls != CONF_TLS_NO)
-		complain_at(out, l, "nodes encrypt with the deployment's key: leave tls out");
+		return;
+	}
 	if (l->tls == CONF_TLS_AUTO)
 		l->tls = l->protocol == CONF_LMTP || path ? CONF_TLS_NO : secure ? CONF_TLS_IMPLICIT : *c->ssl_cert ? CONF_TLS_STARTTLS : CONF_TLS_NO;
 	if (l->protocol == CONF_LMTP && l->tls != CONF_TLS_NO)

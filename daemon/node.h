@@ -26,7 +26,7 @@ struct node_stream;
 struct obox_msgin;
 struct worker;
 
-enum { NODE_LISTEN_MAX = 16, NODE_STRANGERS_MAX = 64, NODE_HELLO_MS = 5000, NODE_MESSAGE_MAX = 8 * 1024 };
+enum { NODE_LISTEN_MAX = 16, NODE_STRANGERS_MAX = 256, NODE_HELLO_MS = 5000, NODE_MESSAGE_MAX = 8 * 1024 };
 
 struct worker_node {
 	unsigned char key[32];

@@ -370,7 +370,7 @@ def strangers_at_the_node_port_get_nothing():
     assert c.noop()[0] == "OK"
     c.logout()
     # More than may be there without a word: the rest is turned away, the server goes on.
-    held = [socket.create_connection(("127.0.0.1", PORT_B)) for _ in range(100)]
+    held = [socket.create_connection(("127.0.0.1", PORT_B)) for _ in range(300)]
     time.sleep(0.3)
     assert login("user19", B).noop()[0] == "OK"
     for s in held:

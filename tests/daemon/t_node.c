@@ -6,10 +6,15 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "crypt/seal.h"
+#include "daemon/deliver.h"
 #include "daemon/msg.h"
 #include "daemon/node.h"
 #include "daemon/node-stream.h"
+#include "objstore/objstore.h"
+#include "obox/obox.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -463,6 +468,180 @@ static void a_connection_that_is_cut_is_not_an_end(void **state)
 	buf_free(&got);
 }
 
+/* --- deliveries --- */
+
+struct fixture {
+	char dir[64];
+	struct objstore *store;
+	struct seal_keys *keys;
+	struct worker w;
+};
+
+static void fixture_open(struct fixture *f)
+{
+	struct obox_config cfg = { .state_dir = f->dir, .prefix = "", .node = "t-w0" };
+	struct err err = ERR_INIT;
+
+	memset(f, 0, sizeof(*f));
+	snprintf(f->dir, sizeof(f->dir), "/tmp/t_node.XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	f->keys = seal_keys_ephemeral();
+	assert_int_equal(objstore_posix_open(f->dir, &f->store, &err), 0);
+	cfg.mail_store = cfg.index_store = f->store;
+	cfg.keys = f->keys;
+	assert_int_equal(obox_open(&cfg, &f->w.env.obox, &err), 0);
+	f->w.node.name = mem_strdup("t-w0");
+	f->w.deliveries = pool_new(4);
+}
+
+static void fixture_close(struct fixture *f)
+{
+	char *cmd = mem_printf("rm -r %s", f->dir);
+
+	pool_free(&f->w.deliveries);
+	obox_close(&f->w.env.obox);
+	objstore_close(&f->store);
+	seal_keys_free(&f->keys);
+	free(f->w.node.name);
+	assert_int_equal(system(cmd), 0);
+	free(cmd);
+}
+
+static void put_target(struct buf *text, const char *user, const char *prepend)
+{
+	msg_put_str(text, user);
+	msg_put_str(text, user);
+	msg_put_str(text, "");
+	msg_put_str(text, prepend);
+}
+
+/* One message of size bytes to two users and one who cannot be, in the given form. */
+static void hand_over(struct fixture *f, size_t size, bool raw, const unsigned char *data)
+{
+	struct deliver_message m = { .head = BUF_INIT(64 * 1024), .fd = -1 };
+	struct buf text = BUF_INIT(0), results = BUF_INIT(0);
+	struct lmtp_target to[3] = { { .rc = 1 }, { .rc = 1 }, { .rc = 1 } };
+	struct lmtp_delivery d = { .to = to, .n = 3 };
+	struct deliver_place place[3] = { { 0 }, { 0 }, { 0 } };
+	size_t which[3] = { 0, 1, 2 }, i;
+	struct obox_msgin *msg;
+	struct err err = ERR_INIT;
+	struct deliver_in in;
+	struct rd r;
+
+	assert_int_equal(obox_msgin_new(f->w.env.obox, &msg, &err), 0);
+	assert_int_equal(obox_msgin_write(msg, data, size, &err), 0);
+	assert_int_equal(obox_msgin_finish(msg, &err), 0);
+	assert_int_equal(raw ? deliver_raw(msg, 24 * 1024, &m, &err) : obox_msgin_export(msg, 24 * 1024, &m.head, &m.fd, &err), 0);
+	assert_true((m.fd >= 0) == (size > 24 * 1024));
+	msg_put_str(&text, "sender@example.org");
+	buf_put16(&text, 3);
+	put_target(&text, "joe", "X-To: joe\r\n");
+	put_target(&text, "bad\001name", "");
+	put_target(&text, "ann", "");
+	buf_add(&text, m.head.data, m.head.len);
+	i = text.len;
+	assert_int_equal(deliver_in_parse(&in, (unsigned char *)buf_detach(&text), i, raw, m.fd), 0);
+	deliver_in_run(&f->w, &in);
+	deliver_results_put(&results, &in);
+	deliver_in_free(&in);
+	r = rd_init(results.data, results.len);
+	deliver_results_get(&r, &d, place, which, 3);
+	assert_false(r.failed);
+	assert_int_equal(to[0].rc, 0);
+	assert_int_equal(to[1].rc, ERR_INVALID);
+	assert_int_equal(to[2].rc, 0);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(place[i].state, DELIVER_DONE);
+	obox_msgin_free(&msg);
+	buf_free(&m.head);
+	buf_free(&results);
+}
+
+static void assert_stored(struct fixture *f, const char *user, uint32_t n, const char *prepend, const unsigned char *data, size_t size)
+{
+	size_t head = strlen(prepend);
+	struct obox_user *u = NULL;
+	struct obox_view *v = NULL;
+	struct obox_body *b = NULL;
+	struct err err = ERR_INIT;
+	struct obox_msg m;
+	unsigned char *got = mem_alloc(head + size);
+
+	assert_int_equal(obox_user_open(f->w.env.obox, user, &u, &err), 0);
+	assert_int_equal(obox_view_open(u, "INBOX", true, NULL, NULL, &v, &err), 0);
+	assert_int_equal(obox_view_count(v), n);
+	assert_int_equal(obox_view_read(v, n, &m, 1), 1);
+	assert_int_equal(m.size, head + size);
+	assert_int_equal(obox_body_open(u, &m, &b, &err), 0);
+	assert_int_equal(obox_body_read(b, 0, got, head + size, &err), 0);
+	assert_memory_equal(got, prepend, head);
+	assert_memory_equal(got + head, data, size);
+	free(got);
+	obox_body_close(&b);
+	obox_view_close(&v);
+	obox_user_close(&u);
+}
+
+static void mail_arrives_whole_packed_and_raw(void **state)
+{
+	size_t sizes[] = { 20, 20000, 700000 }, i;
+	static unsigned char data[700000];
+	struct fixture f;
+	uint32_t n = 0;
+	int raw;
+
+	fixture_open(&f);
+	randombytes_buf(data, sizeof(data));	/* does not pack */
+	for (i = 0; i < sizeof(data); i++)
+		data[i] = i % 72 == 70 ? '\r' : i % 72 == 71 ? '\n' : (unsigned char)(' ' + data[i] % 90);
+	memcpy(data, "Subject: x\r\n\r\n", 14);
+	for (i = 0; i < MEM_COUNT(sizes); i++) {
+		for (raw = 0; raw < 2; raw++) {
+			hand_over(&f, sizes[i], raw, data);
+			n++;
+			assert_stored(&f, "joe", n, "X-To: joe\r\n", data, sizes[i]);
+			assert_stored(&f, "ann", n, "", data, sizes[i]);
+		}
+	}
+	fixture_close(&f);
+}
+
+static void results_that_are_cut_short_acknowledge_nothing(void **state)
+{
+	struct lmtp_target to[4];
+	struct lmtp_delivery d = { .to = to, .n = 4 };
+	struct obox_owner o = { .node = "b-w1", .address = "127.0.0.1:1" };
+	struct deliver_in in = { .d = d };
+	struct deliver_place place[4] = { { 0 }, { 0 }, { 0 }, { 0 } }, got[4];
+	size_t which[4] = { 0, 1, 2, 3 }, len, i;
+	struct buf b = BUF_INIT(0);
+
+	to[0].rc = to[3].rc = 0;
+	to[1].rc = ERR_LIMIT;
+	place[0].state = place[1].state = place[3].state = DELIVER_DONE;
+	deliver_moved(&place[2], &o);
+	in.place = place;
+	deliver_results_put(&b, &in);
+	for (len = 0; len <= b.len; len++) {
+		struct rd r = rd_init(b.data, len);
+
+		memset(got, 0, sizeof(got));
+		for (i = 0; i < 4; i++)
+			to[i].rc = ERR_UNAVAILABLE;
+		deliver_results_get(&r, &d, got, which, 4);
+		assert_int_equal(to[0].rc, len < 3 ? ERR_UNAVAILABLE : 0);
+		assert_int_equal(to[1].rc, len < 4 ? ERR_UNAVAILABLE : ERR_LIMIT);
+		assert_int_equal(to[2].rc, len < b.len - 1 ? ERR_UNAVAILABLE : ERR_BUSY);
+		assert_int_equal(to[3].rc, len < b.len ? ERR_UNAVAILABLE : 0);
+		if (len == b.len)
+			assert_string_equal(got[2].owner->address, o.address);
+		free(got[2].owner);
+	}
+	free(place[2].owner);
+	buf_free(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -479,10 +658,13 @@ int main(void)
 		cmocka_unit_test(the_first_messages_come_back_as_they_were),
 		cmocka_unit_test(a_stream_is_bounded_when_the_other_side_does_not_read),
 		cmocka_unit_test(a_connection_that_is_cut_is_not_an_end),
+		cmocka_unit_test(mail_arrives_whole_packed_and_raw),
+		cmocka_unit_test(results_that_are_cut_short_acknowledge_nothing),
 	};
 
 	if (sodium_init() < 0)
 		return 1;
+	log_init("test", LOG_ERROR + 1, LOG_FMT_TEXT);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests_name("node", tests, NULL, NULL);
 }
