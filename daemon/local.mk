@@ -6,7 +6,8 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 %canon_reldir%_libauth_a_SOURCES = \
 	%reldir%/auth-db.c %reldir%/auth-db.h \
 	%reldir%/auth-hash.c \
-	%reldir%/conf.c %reldir%/conf.h
+	%reldir%/conf.c %reldir%/conf.h \
+	%reldir%/stores.c %reldir%/stores.h
 %canon_reldir%_libdaemon_a_SOURCES = \
 	%reldir%/auth.c \
 	%reldir%/auth-cache.c %reldir%/auth-cache.h \
@@ -46,7 +47,7 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 
 AUTH_LIBS = daemon/libauth.a $(BASE_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
 DAEMON_LIBS = daemon/libdaemon.a daemon/imap/libimap.a daemon/lmtp/liblmtp.a daemon/pop3/libpop3.a daemon/admin/libadmin.a \
-	daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
+	daemon/libauth.a fscache/libfscache.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
 
 sbin_PROGRAMS += culverd
 culverd_SOURCES = %reldir%/main.c

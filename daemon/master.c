@@ -86,12 +86,11 @@ static int make_dirs(const struct conf *c, struct err *err)
 	if (rc == 0)
 		rc = io_mkdirs(c->run_dir, 0755, err);
 	if (rc == 0)
-		rc = io_mkdirs(c->store.path, 0700, err);
-	if (rc == 0)
 		rc = give_to_user(c, c->state_dir, err);
-	if (rc == 0)
-		rc = give_to_user(c, c->store.path, err);
-	return rc;
+	if (rc < 0 || c->mail_store.driver != CONF_STORE_POSIX)
+		return rc;
+	rc = io_mkdirs(c->mail_store.path, 0700, err);
+	return rc < 0 ? rc : give_to_user(c, c->mail_store.path, err);
 }
 
 /* One master for a state directory. */

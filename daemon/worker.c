@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "crypt/seal.h"
 #include "daemon/node-link.h"
-#include "objstore/objstore.h"
+#include "fscache/fscache.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -47,10 +47,39 @@ static int open_keys(struct worker *w, struct err *err)
 	int fd = take_lock(lock, err), rc = fd < 0 ? fd : io_mkdirs(dir, 0700, err);
 
 	if (rc >= 0)
-		rc = seal_keys_open(dir, conf_store_is_new(&w->p.conf), &w->keys, err);
+		rc = stores_are_new(&w->p.conf, err);
+	if (rc >= 0)
+		rc = seal_keys_open(dir, rc == 1, &w->keys, err);
 	io_close(&fd);
 	free(lock);
 	free(dir);
+	return rc;
+}
+
+/* A store over the network gets a cache on this worker's part of the disk. */
+static int open_cache(struct worker *w, struct err *err)
+{
+	const struct conf *c = &w->p.conf;
+	struct fscache_config fc = { .bytes = c->fscache_size / c->worker_count, .cacheable = fscache_keys_mail };
+	char *base, *dir;
+	int rc;
+
+	if (c->mail_store.driver == CONF_STORE_POSIX || !c->fscache_size)
+		return 0;
+	if (fc.bytes < FSCACHE_BYTES_MIN)
+		return err_set(err, ERR_INVALID, "fscache_size must be 0, or at least 4M for each of the %u workers", (unsigned)c->worker_count);
+	base = mem_printf("%s/fscache", c->state_dir);
+	dir = mem_printf("%s/%u", base, w->p.index);
+	fc.dir = dir;
+	if (w->p.index == 0)
+		(void)fscache_trim(base, (unsigned)c->worker_count, NULL);	/* what cannot be deleted is in nobody's way */
+	rc = fscache_open(w->stores.mail, &fc, &w->env.fscache, err);
+	if (rc == 0 && w->stores.index == w->stores.mail)
+		w->stores.index = w->env.fscache;
+	if (rc == 0)
+		w->stores.mail = w->env.fscache;	/* owns the store below */
+	free(dir);
+	free(base);
 	return rc;
 }
 
@@ -59,7 +88,7 @@ static int open_node(struct worker *w, struct err *err)
 	const struct conf *c = &w->p.conf;
 	char *lock = mem_printf("%s/worker%u.lock", c->state_dir, w->p.index);
 	struct obox_config cfg = {
-		.state_dir = c->state_dir, .prefix = c->store.prefix, .node = w->node.name,
+		.state_dir = c->state_dir, .prefix = c->mail_store.prefix, .node = w->node.name,
 		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .grace_s = c->grace_period / 1000,
 		.max_message = c->limits.message_size, .cache_bytes = c->cache_size / c->worker_count,
 	};
@@ -68,9 +97,12 @@ static int open_node(struct worker *w, struct err *err)
 	if (rc >= 0)
 		rc = open_keys(w, err);
 	if (rc >= 0)
-		rc = objstore_posix_open(c->store.path, &w->store, err);
+		rc = stores_open(c, true, &w->stores, err);
+	if (rc >= 0)
+		rc = open_cache(w, err);
 	if (rc >= 0) {
-		cfg.mail_store = cfg.index_store = w->store;
+		cfg.mail_store = w->stores.mail;
+		cfg.index_store = w->stores.index;
 		cfg.keys = w->keys;
 		seal_derive(w->keys, NODE_KEY_LABEL, w->node.key);
 		rc = obox_open(&cfg, &w->env.obox, err);
@@ -83,8 +115,7 @@ static void close_node(struct worker *w)
 {
 	if (w->env.obox)
 		obox_close(&w->env.obox);
-	if (w->store)
-		objstore_close(&w->store);
+	stores_close(&w->stores);
 	if (w->keys)
 		seal_keys_free(&w->keys);
 	io_close(&w->lock_fd);

@@ -18,6 +18,7 @@
 #include "daemon/conn.h"
 #include "daemon/node.h"
 #include "daemon/pool.h"
+#include "daemon/stores.h"
 #include "daemon/proc.h"
 
 enum { WORKERS_MAX = 64 };
@@ -25,7 +26,6 @@ enum { WORKERS_MAX = 64 };
 struct session;
 struct obox_owner;
 struct obox_user;
-struct objstore;
 struct seal_keys;
 
 /* A request to another process that a thread waits for. */
@@ -50,7 +50,7 @@ struct worker_job {
 struct worker {
 	struct proc p;
 	struct conn_env env;
-	struct objstore *store;
+	struct stores stores;
 	struct seal_keys *keys;
 	struct pool *pool, *deliveries;
 	size_t cores;
