@@ -20,6 +20,7 @@ static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
 static const char *const formats[] = { "text", "json", NULL };
 static const char *const plaintexts[] = { "loopback", "nowhere", "anywhere", NULL };
 static const char *const tls_versions[] = { "TLSv1.2", "TLSv1.3", NULL };
+static const char *const journals[] = { "local", "store", NULL };
 static const char *const mail_drivers[] = { "posix", "s3", NULL }, *const index_drivers[] = { "posix", "s3", "mail_store", NULL };
 static const char *const addressings[] = { "auto", "path", "virtual", NULL };
 static const char *const credential_sources[] = { "auto", "settings", "environment", "file", "imds", "web-identity", NULL };
@@ -179,6 +180,9 @@ const struct set_opt conf_table[] = {
 	{ "ssl_min_protocol", SET_CHOICE, FIELD(ssl_min_protocol), .def = "TLSv1.2", .choices = tls_versions, .doc = "Oldest version of TLS that is spoken." },
 	{ "ssl_cipher_list", SET_STRING, FIELD(ssl_cipher_list), .def = "", .doc = "Ciphers of TLS 1.2 in OpenSSL's notation. Left out: OpenSSL's own choice." },
 	{ "ssl_ciphersuites", SET_STRING, FIELD(ssl_ciphersuites), .def = "", .doc = "Ciphers of TLS 1.3. Left out: OpenSSL's own choice." },
+	{ "journal", SET_CHOICE, FIELD(journal), .def = "local", .choices = journals,
+	  .doc = "Where changes are first written. local: a file in state_dir; this server is the only one on its store. "
+		 "store: the store; any number of servers may share it, each with a \"listen node\", and what is lost with a server's disk was never acknowledged." },
 	{ "node_address", SET_STRING, FIELD(node_address), .def = "",
 	  .doc = "The name or address under which other servers that share the store reach this one's \"listen node\". Left out: the address of that section, or hostname when that is *." },
 	{ "recipient_delimiter", SET_STRING, FIELD(recipient_delimiter), .def = "+", .doc = "In user+detail@domain: what parts the user from the detail. Empty: nothing does." },
@@ -526,6 +530,8 @@ const char *conf_needs_restart(const struct conf *a, const struct conf *b)
 		return "mail_store";
 	if (!same_section(index_store_table, &a->index_store, &b->index_store))
 		return "index_store";
+	if (a->journal != b->journal)
+		return "journal";
 	if (strcmp(a->node_address, b->node_address))
 		return "node_address";
 	if (a->flag_commit_delay != b->flag_commit_delay)
@@ -554,6 +560,7 @@ void conf_keep(const struct conf *running, struct conf *fresh)
 	keep_section(index_store_table, &running->index_store, &fresh->index_store);
 	set_string(&fresh->node_address, mem_strdup(running->node_address));
 	set_string(&fresh->recipient_delimiter, mem_strdup(running->recipient_delimiter));
+	fresh->journal = running->journal;
 	fresh->worker_count = running->worker_count;
 	fresh->flag_commit_delay = running->flag_commit_delay;
 	fresh->grace_period = running->grace_period;

@@ -16,14 +16,13 @@
 #include "base/buf.h"
 #include "base/hmap.h"
 #include "daemon/loop.h"
-#include "daemon/node-owner.h"
+#include "obox/obox.h"
 
 struct conn;
 struct conn_ops;
 struct err;
 struct msg_conn;
 struct node_stream;
-struct obox_msgin;
 struct worker;
 
 enum { NODE_LISTEN_MAX = 16, NODE_STRANGERS_MAX = 256, NODE_HELLO_MS = 5000, NODE_MESSAGE_MAX = 8 * 1024 };

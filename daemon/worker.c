@@ -8,6 +8,7 @@
 #include "crypt/seal.h"
 #include "daemon/node-link.h"
 #include "fscache/fscache.h"
+#include "metacache/metacache.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -83,6 +84,30 @@ static int open_cache(struct worker *w, struct err *err)
 	return rc;
 }
 
+/* Another node took over: nothing that is done here counts any more. Master starts a new incarnation. */
+static void fenced(void *ctx)
+{
+	log_event(LOG_ERROR, "another node has taken this one's users over: starting anew", LF_END);
+	_exit(1);
+}
+
+/* With journal = store: other nodes may be there. */
+static int join_cluster(struct worker *w, struct obox_config *cfg, struct err *err)
+{
+	const struct conf *c = &w->p.conf;
+	struct metacache_config mc = {
+		.store = w->stores.index, .prefix = c->mail_store.prefix, .node = w->node.name, .address = *w->node.address ? w->node.address : NULL,
+		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .fenced = fenced,
+	};
+	int rc;
+
+	if (c->journal != CONF_JOURNAL_STORE)
+		return 0;
+	rc = metacache_new(&mc, &w->cluster, err);
+	cfg->cluster = w->cluster;
+	return rc;
+}
+
 static int open_node(struct worker *w, struct err *err)
 {
 	const struct conf *c = &w->p.conf;
@@ -94,6 +119,12 @@ static int open_node(struct worker *w, struct err *err)
 	};
 	int rc = w->lock_fd = take_lock(lock, err);
 
+	if (rc >= 0 && c->journal == CONF_JOURNAL_STORE) {
+		free(w->node.name);
+		w->node.name = NULL;
+		rc = metacache_node_name(c->state_dir, w->p.index, &w->node.name, err);
+		cfg.node = w->node.name;
+	}
 	if (rc >= 0)
 		rc = open_keys(w, err);
 	if (rc >= 0)
@@ -105,8 +136,10 @@ static int open_node(struct worker *w, struct err *err)
 		cfg.index_store = w->stores.index;
 		cfg.keys = w->keys;
 		seal_derive(w->keys, NODE_KEY_LABEL, w->node.key);
-		rc = obox_open(&cfg, &w->env.obox, err);
+		rc = join_cluster(w, &cfg, err);
 	}
+	if (rc >= 0)
+		rc = obox_open(&cfg, &w->env.obox, err);
 	free(lock);
 	return rc < 0 ? rc : 0;
 }
@@ -115,6 +148,8 @@ static void close_node(struct worker *w)
 {
 	if (w->env.obox)
 		obox_close(&w->env.obox);
+	if (w->cluster)
+		metacache_free(&w->cluster);
 	stores_close(&w->stores);
 	if (w->keys)
 		seal_keys_free(&w->keys);
@@ -231,34 +266,10 @@ static void run_jobs(struct worker *w)
 
 /* --- whose users --- */
 
-/* For tests: $CULVER_TEST_OWNERS/USER holds "NODE HOST:PORT" when another node than NODE shall think so. */
-static bool owner_elsewhere(const struct worker *w, const char *user, struct obox_owner *o)
-{
-	const char *dir = getenv("CULVER_TEST_OWNERS");
-	struct err err = ERR_INIT;
-	char *path, *text;
-	size_t len;
-	int n = 0;
-
-	if (!dir)
-		return false;
-	path = mem_printf("%s/%s", dir, user);
-	if (io_read_file(path, 1024, &text, &len, &err) == 0) {
-		n = sscanf(text, "%63s %255s", o->node, o->address);
-		free(text);
-	}
-	free(path);
-	if (n < 1 || !strcmp(o->node, w->node.name))
-		memset(o, 0, sizeof(*o));
-	return *o->node;
-}
-
 int worker_user_open(struct worker *w, const char *user, struct obox_user **u_r, struct obox_owner *owner_r, struct err *err)
 {
 	memset(owner_r, 0, sizeof(*owner_r));
-	if (owner_elsewhere(w, user, owner_r))
-		return err_set(err, ERR_BUSY, "node %s has user %s", owner_r->node, user);
-	return obox_user_open(w->env.obox, user, u_r, err);
+	return obox_user_locate(w->env.obox, user, u_r, owner_r, err);
 }
 
 /* --- master's messages --- */

@@ -24,6 +24,7 @@
 enum { WORKERS_MAX = 64 };
 
 struct session;
+struct obox_cluster;
 struct obox_owner;
 struct obox_user;
 struct seal_keys;
@@ -52,6 +53,7 @@ struct worker {
 	struct conn_env env;
 	struct stores stores;
 	struct seal_keys *keys;
+	struct obox_cluster *cluster;	/* NULL: alone */
 	struct pool *pool, *deliveries;
 	size_t cores;
 	int lock_fd;
