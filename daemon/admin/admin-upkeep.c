@@ -167,8 +167,14 @@ int admin_dump(struct admin *a, struct err *err)
 
 static void one_session(void *ctx, const struct conn *c, int64_t since)
 {
-	admin_line(ctx, json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "session", c->id, "protocol", c->ops->name, "user", c->user ? c->user : "",
-				  "peer", c->peer, "tls", c->tls, "since", (json_int_t)since));
+	json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "session", c->id, "protocol", c->ops->name, "user", c->user ? c->user : "",
+				 "peer", c->peer, "tls", c->tls, "since", (json_int_t)since);
+
+	if (c->to_node)
+		json_object_set_new(line, "to", json_string(c->to_node));
+	if (c->from_node)
+		json_object_set_new(line, "from", json_string(c->from_node));
+	admin_line(ctx, line);
 }
 
 int admin_who(struct admin *a, struct err *err)
