@@ -249,8 +249,9 @@ static void print_session(struct ctl *c, json_t *line)
 	if (c->json)
 		ctl_print(c, line);
 	else
-		printf("%-24s %-6s %-30s %-24s %s %s\n", str(line, "session"), str(line, "protocol"), str(line, "user"), str(line, "peer"),
-		       json_is_true(json_object_get(line, "tls")) ? "tls  " : "plain", ctl_time(num(line, "since"), when));
+		printf("%-24s %-6s %-30s %-24s %s %s%s%s%s%s\n", str(line, "session"), str(line, "protocol"), str(line, "user"), str(line, "peer"),
+		       json_is_true(json_object_get(line, "tls")) ? "tls  " : "plain", ctl_time(num(line, "since"), when),
+		       json_object_get(line, "to") ? " to " : "", str(line, "to"), json_object_get(line, "from") ? " from " : "", str(line, "from"));
 }
 
 int cmd_who(struct ctl *c)
@@ -292,12 +293,28 @@ int cmd_dump(struct ctl *c)
 	return rc < 0 ? ctl_fail(&err) : CTL_OK;
 }
 
+/* What is printed is pasted into reports. */
+static void hide(struct conf_store *s)
+{
+	char **secret[] = { &s->secret_key, &s->session_token };
+	size_t i;
+
+	for (i = 0; i < MEM_COUNT(secret); i++) {
+		if (!**secret[i])
+			continue;
+		free(*secret[i]);
+		*secret[i] = mem_strdup("(set)");
+	}
+}
+
 int cmd_config(struct ctl *c)
 {
 	struct buf b = BUF_INIT(1 << 20);
 
 	if (!ctl_words(c, 0, 0, "config"))
 		return CTL_USAGE;
+	hide(&c->conf.mail_store);
+	hide(&c->conf.index_store);
 	settings_print(conf_table, &c->conf, false, &b);
 	fputs(buf_str(&b), stdout);
 	buf_free(&b);

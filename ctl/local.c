@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "crypt/seal.h"
 #include "daemon/conn.h"
-#include "objstore/objstore.h"
+#include "daemon/stores.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 static struct {
 	struct conn_env env;
-	struct objstore *store;
+	struct stores stores;
 	struct seal_keys *keys;
 	int fd;			/* the engine's end */
 	pthread_t thread;
@@ -75,17 +75,20 @@ static int open_node(const struct conf *conf, struct err *err)
 {
 	char *keys = mem_printf("%s/keys", conf->state_dir);
 	struct obox_config cfg = {
-		.state_dir = conf->state_dir, .prefix = conf->store.prefix, .node = "ctl",
+		.state_dir = conf->state_dir, .prefix = conf->mail_store.prefix, .node = "ctl",
 		.flag_commit_delay_ms = (unsigned)conf->flag_commit_delay, .grace_s = conf->grace_period / 1000,
 		.max_message = conf->limits.message_size, .cache_bytes = conf->cache_size,
 	};
-	int rc = seal_keys_open(keys, conf_store_is_new(conf), &L.keys, err);
+	int rc = stores_are_new(conf, err);
 
+	if (rc >= 0)
+		rc = seal_keys_open(keys, rc == 1, &L.keys, err);
 	free(keys);
 	if (rc == 0)
-		rc = objstore_posix_open(conf->store.path, &L.store, err);
+		rc = stores_open(conf, true, &L.stores, err);
 	if (rc == 0) {
-		cfg.mail_store = cfg.index_store = L.store;
+		cfg.mail_store = L.stores.mail;
+		cfg.index_store = L.stores.index;
 		cfg.keys = L.keys;
 		rc = obox_open(&cfg, &L.env.obox, err);
 	}
@@ -119,6 +122,6 @@ void local_stop(void)
 		pthread_join(L.thread, NULL);
 	L.running = false;
 	obox_close(&L.env.obox);
-	objstore_close(&L.store);
+	stores_close(&L.stores);
 	seal_keys_free(&L.keys);
 }

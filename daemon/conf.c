@@ -4,7 +4,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#include <errno.h>
 #include <arpa/inet.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,16 +14,23 @@
 #define TIME_S UINT64_C(1000)
 #define TIME_D (TIME_S * 86400)
 
-static const char *const protocols[] = { "", "imap", "imaps", "pop3", "pop3s", "lmtp", NULL };
+static const char *const protocols[] = { "", "imap", "imaps", "pop3", "pop3s", "lmtp", "node", NULL };
 static const char *const tls_modes[] = { "auto", "no", "starttls", "implicit", NULL };
 static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
 static const char *const formats[] = { "text", "json", NULL };
 static const char *const plaintexts[] = { "loopback", "nowhere", "anywhere", NULL };
 static const char *const tls_versions[] = { "TLSv1.2", "TLSv1.3", NULL };
-static const char *const drivers[] = { "posix", NULL };
+static const char *const journals[] = { "local", "store", NULL };
+static const char *const mail_drivers[] = { "posix", "s3", NULL }, *const index_drivers[] = { "posix", "s3", "mail_store", NULL };
+static const char *const addressings[] = { "auto", "path", "virtual", NULL };
+static const char *const credential_sources[] = { "auto", "settings", "environment", "file", "imds", "web-identity", NULL };
+static const char *const sses[] = { "none", "AES256", "aws:kms", "customer", NULL };
+static const char *const checksums[] = { "none", "sha256", "md5", NULL };
+static const char *const etag_matches[] = { "auto", "quoted", "unquoted", NULL };
 
 #define FIELD(f) .off = offsetof(struct conf, f)
 #define LFIELD(f) .off = offsetof(struct conf_listen, f)
+#define SFIELD(f) .off = offsetof(struct conf_store, f)
 
 static const struct set_opt listen_table[] = {
 	{ "protocol", SET_CHOICE, LFIELD(protocol), .def = "", .choices = protocols,
@@ -32,7 +38,8 @@ static const struct set_opt listen_table[] = {
 	{ "address", SET_LIST, LFIELD(address), .def = "*",
 	  .doc = "IPv4 or IPv6 addresses, * for all of this machine, or the path of a unix socket (not absolute: below run_dir)." },
 	{ "port", SET_UINT, LFIELD(port), .def = "0", .min = 0, .max = 65535,
-	  .doc = "0 is the protocol's own: imap 143, imaps 993, pop3 110, pop3s 995, lmtp 24." },
+	  .doc = "0 is the protocol's own: imap 143, imaps 993, pop3 110, pop3s 995, lmtp 24; for node any free one. "
+		 "With node it is the first worker's, the next worker has the next." },
 	{ "tls", SET_CHOICE, LFIELD(tls), .def = "auto", .choices = tls_modes,
 	  .doc = "auto is implicit for imaps and pop3s, starttls for imap and pop3 when ssl_cert is set, and no for lmtp and unix sockets." },
 	{ "mode", SET_STRING, LFIELD(mode), .def = "0660", .doc = "Permissions of a unix socket, octal." },
@@ -74,12 +81,83 @@ static const struct set_opt limits_table[] = {
 	{ .type = SET_END }
 };
 
-static const struct set_opt store_table[] = {
-	{ "driver", SET_CHOICE, FIELD(store.driver), .def = "posix", .choices = drivers, .doc = "posix: a local directory." },
-	{ "path", SET_STRING, FIELD(store.path), .def = "", .doc = "The directory of the posix driver. Left out: store in state_dir." },
-	{ "prefix", SET_STRING, FIELD(store.prefix), .def = "", .doc = "What every key in the store begins with, so that several installations can share one." },
-	{ .type = SET_END }
-};
+#define STORE_TABLE(name, drivers, driver_def, driver_doc) \
+static const struct set_opt name[] = { \
+	{ "driver", SET_CHOICE, SFIELD(driver), .def = driver_def, .choices = drivers, .doc = driver_doc }, \
+	STORE_ROWS \
+	{ .type = SET_END } \
+}
+
+#define STORE_ROWS \
+	{ "path", SET_STRING, SFIELD(path), .def = "", \
+	  .doc = "The directory of the posix driver. Left out: store in state_dir." }, \
+	{ "prefix", SET_STRING, SFIELD(prefix), .def = "", \
+	  .doc = "What every key in the store begins with, so that several installations can share one." }, \
+	{ "endpoint", SET_STRING, SFIELD(endpoint), .def = "", \
+	  .doc = "URL of the S3 service, like https://s3.example.org or http://10.0.0.1:8080. Left out: that of AWS for region." }, \
+	{ "region", SET_STRING, SFIELD(region), .def = "us-east-1", \
+	  .doc = "The region requests are signed for. Stores other than AWS mostly take any." }, \
+	{ "bucket", SET_STRING, SFIELD(bucket), .def = "", \
+	  .doc = "The bucket; it must be there." }, \
+	{ "addressing", SET_CHOICE, SFIELD(addressing), .def = "auto", .choices = addressings, \
+	  .doc = "Where the bucket's name goes: path is https://host/bucket/key, virtual is https://bucket.host/key; auto is virtual with AWS and path with an endpoint." }, \
+	{ "credentials", SET_CHOICE, SFIELD(credentials), .def = "auto", .choices = credential_sources, \
+	  .doc = "Where the access key comes from. auto takes the first that is there: access_key and secret_key here, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, web identity, the credentials file, instance metadata. Keys that expire are renewed in time." }, \
+	{ "access_key", SET_STRING, SFIELD(access_key), .def = "", \
+	  .doc = "The access key." }, \
+	{ "secret_key", SET_STRING, SFIELD(secret_key), .def = "", \
+	  .doc = "Its secret. Whoever can read this file has it; a credentials file or an instance's role keeps it out of here." }, \
+	{ "session_token", SET_STRING, SFIELD(session_token), .def = "", \
+	  .doc = "The token that belongs to temporary keys." }, \
+	{ "credentials_file", SET_STRING, SFIELD(credentials_file), .def = "", \
+	  .doc = "A file with [profile] sections as AWS tools write it; it is read again when it changes. Left out: AWS_SHARED_CREDENTIALS_FILE, or ~/.aws/credentials." }, \
+	{ "profile", SET_STRING, SFIELD(profile), .def = "", \
+	  .doc = "The section of the credentials file. Left out: AWS_PROFILE, or default." }, \
+	{ "role_arn", SET_STRING, SFIELD(role_arn), .def = "", \
+	  .doc = "The role of web identity. Left out: AWS_ROLE_ARN." }, \
+	{ "web_identity_token_file", SET_STRING, SFIELD(web_identity_token_file), .def = "", \
+	  .doc = "The token of web identity. Left out: AWS_WEB_IDENTITY_TOKEN_FILE." }, \
+	{ "imds_endpoint", SET_STRING, SFIELD(imds_endpoint), .def = "", \
+	  .doc = "URL of the instance metadata service. Left out: http://169.254.169.254." }, \
+	{ "sts_endpoint", SET_STRING, SFIELD(sts_endpoint), .def = "", \
+	  .doc = "URL of the token service of web identity. Left out: that of AWS for region." }, \
+	{ "ca_file", SET_STRING, SFIELD(ca_file), .def = "", \
+	  .doc = "Certificates to trust, PEM, instead of the system's." }, \
+	{ "cert_file", SET_STRING, SFIELD(cert_file), .def = "", \
+	  .doc = "Our certificate, PEM, where the store wants one." }, \
+	{ "key_file", SET_STRING, SFIELD(key_file), .def = "", \
+	  .doc = "Its private key, PEM. Left out: it is in cert_file." }, \
+	{ "proxy", SET_STRING, SFIELD(proxy), .def = "", \
+	  .doc = "URL of a proxy (http, https, socks5, socks5h). The environment's proxies are not used." }, \
+	{ "storage_class", SET_STRING, SFIELD(storage_class), .def = "", \
+	  .doc = "Storage class of new objects. Left out: the bucket's." }, \
+	{ "sse", SET_CHOICE, SFIELD(sse), .def = "none", .choices = sses, \
+	  .doc = "Encryption by the store, beside our own: AES256 with its keys, aws:kms with a key of its key service, customer with a key of ours." }, \
+	{ "sse_kms_key", SET_STRING, SFIELD(sse_kms_key), .def = "", \
+	  .doc = "Id of the key for sse = aws:kms. Left out: the bucket's." }, \
+	{ "sse_customer_key", SET_STRING, SFIELD(sse_customer_key), .def = "", \
+	  .doc = "File with the key for sse = customer: 32 octets, or their base64. What it encrypted is lost without it." }, \
+	{ "checksum", SET_CHOICE, SFIELD(checksum), .def = "none", .choices = checksums, \
+	  .doc = "A checksum sent beside the signature, which covers the body already. A store that keeps sha256 gives it back, and whole objects are compared with it when they are read." }, \
+	{ "etag_match", SET_CHOICE, SFIELD(etag_match), .def = "auto", .choices = etag_matches, \
+	  .doc = "How If-Match is written. auto finds out; older Ceph wants it unquoted." }, \
+	{ "concurrency", SET_UINT, SFIELD(concurrency), .def = "64", .min = 1, .max = 1024, \
+	  .doc = "Most requests at one time for each process. Fewer are sent when the store asks to slow down." }, \
+	{ "timeout", SET_TIME, SFIELD(timeout), .def = "30s", .min = 1000, .max = 600 * TIME_S, \
+	  .doc = "Longest an operation may take with all its retries." }, \
+	{ "attempt_timeout", SET_TIME, SFIELD(attempt_timeout), .def = "10s", .min = 100, .max = 600 * TIME_S, \
+	  .doc = "Longest one request may take, a second added for each megabyte; then it is tried again." }, \
+	{ "connect_timeout", SET_TIME, SFIELD(connect_timeout), .def = "3s", .min = 100, .max = 60 * TIME_S, \
+	  .doc = "Longest making a connection may take." }, \
+	{ "multipart_size", SET_SIZE, SFIELD(multipart_size), .def = "64M", .min = 5 * SIZE_M, .max = 5 * SIZE_G, \
+	  .doc = "Unconditional writes larger than this go in parts. Conditional ones are always one request." }, \
+	{ "part_size", SET_SIZE, SFIELD(part_size), .def = "16M", .min = 5 * SIZE_M, .max = 5 * SIZE_G, \
+	  .doc = "Size of the parts." }, \
+	{ "hedge", SET_BOOL, SFIELD(hedge), .def = "yes", \
+	  .doc = "A read that is slower than most is asked for a second time; one in twenty at most." },
+
+STORE_TABLE(mail_store_table, mail_drivers, "posix", "posix: a local directory. s3: a bucket of a store that speaks S3.");
+STORE_TABLE(index_store_table, index_drivers, "mail_store", "As in mail_store; mail_store is that store.");
 
 const struct set_opt conf_table[] = {
 	{ "state_dir", SET_STRING, FIELD(state_dir), .def = LOCALSTATEDIR "/lib/culver", .doc_def = "usually /var/lib/culver", .doc = "Users, keys, journals, caches, and the store unless it is elsewhere." },
@@ -102,6 +180,11 @@ const struct set_opt conf_table[] = {
 	{ "ssl_min_protocol", SET_CHOICE, FIELD(ssl_min_protocol), .def = "TLSv1.2", .choices = tls_versions, .doc = "Oldest version of TLS that is spoken." },
 	{ "ssl_cipher_list", SET_STRING, FIELD(ssl_cipher_list), .def = "", .doc = "Ciphers of TLS 1.2 in OpenSSL's notation. Left out: OpenSSL's own choice." },
 	{ "ssl_ciphersuites", SET_STRING, FIELD(ssl_ciphersuites), .def = "", .doc = "Ciphers of TLS 1.3. Left out: OpenSSL's own choice." },
+	{ "journal", SET_CHOICE, FIELD(journal), .def = "local", .choices = journals,
+	  .doc = "Where changes are first written. local: a file in state_dir; this server is the only one on its store. "
+		 "store: the store; any number of servers may share it, each with a \"listen node\", and what is lost with a server's disk was never acknowledged." },
+	{ "node_address", SET_STRING, FIELD(node_address), .def = "",
+	  .doc = "The name or address under which other servers that share the store reach this one's \"listen node\". Left out: the address of that section, or hostname when that is *." },
 	{ "recipient_delimiter", SET_STRING, FIELD(recipient_delimiter), .def = "+", .doc = "In user+detail@domain: what parts the user from the detail. Empty: nothing does." },
 	{ "lmtp_save_to_detail_mailbox", SET_BOOL, FIELD(lmtp_save_to_detail_mailbox), .def = "no",
 	  .doc = "Mail for user+detail goes to the mailbox detail when there is one, otherwise to INBOX." },
@@ -110,9 +193,14 @@ const struct set_opt conf_table[] = {
 	{ "grace_period", SET_TIME, FIELD(grace_period), .def = "7d", .min = 0, .max = 3650 * TIME_D, .doc = "How long expunged mail can be brought back." },
 	{ "cache_size", SET_SIZE, FIELD(cache_size), .def = "256M", .min = SIZE_M, .max = 1024 * SIZE_G,
 	  .doc = "Memory in all workers together for users nobody is logged in as; and as much (but 64M for each worker at least) for what lists and searches read." },
+	{ "fscache_size", SET_SIZE, FIELD(fscache_size), .def = "1G", .min = 0, .max = 1024 * 1024 * SIZE_G,
+	  .doc = "Disk below state_dir in all workers together for copies of messages, sealed as they are in a store over the network; never more. 0: none. "
+		 "With a directory as mail_store there are none." },
 	{ "auth", SET_SECTION, .sub = auth_table, .doc = "Users and passwords." },
 	{ "limits", SET_SECTION, .sub = limits_table, .doc = "What clients may use up." },
-	{ "store", SET_SECTION, .sub = store_table, .doc = "Where mail is kept." },
+	{ "mail_store", SET_SECTION, FIELD(mail_store), .sub = mail_store_table, .doc = "Where messages are kept." },
+	{ "index_store", SET_SECTION, FIELD(index_store), .sub = index_store_table,
+	  .doc = "Where all the rest is kept: logs, snapshots, owners. It must have working conditional writes, which is tried at start." },
 	{ "listen", SET_SECTIONS, FIELD(listen), .sub = listen_table, .sub_size = sizeof(struct conf_listen),
 	  .doc = "A place to accept connections at. Without any such section there are imap and pop3 on loopback, with ssl_cert "
 		 "imap, imaps, pop3 and pop3s on all addresses, and always the unix socket lmtp.sock in run_dir." },
@@ -127,6 +215,36 @@ const char *conf_protocol_name(unsigned protocol)
 const char *conf_tls_name(unsigned tls)
 {
 	return tls_modes[tls];
+}
+
+const char *conf_driver_name(unsigned driver)
+{
+	return index_drivers[driver];
+}
+
+const char *conf_addressing_name(unsigned addressing)
+{
+	return addressings[addressing];
+}
+
+const char *conf_credentials_name(unsigned credentials)
+{
+	return credential_sources[credentials];
+}
+
+const char *conf_sse_name(unsigned sse)
+{
+	return sses[sse];
+}
+
+const char *conf_checksum_name(unsigned checksum)
+{
+	return checksums[checksum];
+}
+
+const char *conf_etag_match_name(unsigned etag_match)
+{
+	return etag_matches[etag_match];
 }
 
 /* --- what options mean together --- */
@@ -179,6 +297,12 @@ static void resolve_tls(const struct conf *c, struct conf_listen *l, struct buf 
 	bool secure = l->protocol == CONF_IMAPS || l->protocol == CONF_POP3S;
 	bool path = l->address.n && strchr(l->address.v[0], '/');
 
+	if (l->protocol == CONF_NODE) {
+		if (l->tls == CONF_TLS_STARTTLS || l->tls == CONF_TLS_IMPLICIT)
+			complain_at(out, l, "nodes encrypt with the deployment's key: leave tls out");
+		l->tls = CONF_TLS_NO;
+		return;
+	}
 	if (l->tls == CONF_TLS_AUTO)
 		l->tls = l->protocol == CONF_LMTP || path ? CONF_TLS_NO : secure ? CONF_TLS_IMPLICIT : *c->ssl_cert ? CONF_TLS_STARTTLS : CONF_TLS_NO;
 	if (l->protocol == CONF_LMTP && l->tls != CONF_TLS_NO)
@@ -189,7 +313,7 @@ static void resolve_tls(const struct conf *c, struct conf_listen *l, struct buf 
 
 static void check_listener(struct conf *c, struct conf_listen *l, struct buf *out)
 {
-	static const unsigned ports[] = { 0, 143, 993, 110, 995, 24 };
+	static const unsigned ports[] = { 0, 143, 993, 110, 995, 24, 0 };
 	size_t i;
 
 	for (i = 1; l->protocol == CONF_PROTO_BY_NAME && protocols[i]; i++)
@@ -198,7 +322,7 @@ static void check_listener(struct conf *c, struct conf_listen *l, struct buf *ou
 	if (l->protocol == CONF_PROTO_BY_NAME) {
 		const char *near = settings_nearest(l->head.name, protocols + 1);
 
-		complain_at(out, l, "say protocol = imap, imaps, pop3, pop3s or lmtp%s%s%s", near ? " (did you mean \"" : "", near ? near : "", near ? "\"?)" : "");
+		complain_at(out, l, "say protocol = imap, imaps, pop3, pop3s, lmtp or node%s%s%s", near ? " (did you mean \"" : "", near ? near : "", near ? "\"?)" : "");
 		return;
 	}
 	if (!l->port)
@@ -210,6 +334,11 @@ static void check_listener(struct conf *c, struct conf_listen *l, struct buf *ou
 	resolve_tls(c, l, out);
 	for (i = 0; i < l->address.n; i++)
 		check_address(c, l, &l->address.v[i], out);
+	for (i = 0; i < l->address.n && l->protocol == CONF_NODE; i++)
+		if (*l->address.v[i] == '/')
+			complain_at(out, l, "%s: other machines cannot reach a unix socket", l->address.v[i]);
+	if (l->protocol == CONF_NODE && l->port && l->port + c->worker_count - 1 > 65535)
+		complain_at(out, l, "port = %u: there must be one for each worker from there on", (unsigned)l->port);
 }
 
 static void add_listener(struct conf *c, unsigned protocol, const char *const *addresses)
@@ -268,12 +397,38 @@ static void fill_in(struct conf *c)
 		c->worker_count = cores < 1 ? 1 : cores > 64 ? 64 : (uint64_t)cores;
 	if (!*c->auth.database)
 		set_string(&c->auth.database, mem_printf("%s/users.db", c->state_dir));
-	if (!*c->store.path)
-		set_string(&c->store.path, mem_printf("%s/store", c->state_dir));
+	if (!*c->mail_store.path)
+		set_string(&c->mail_store.path, mem_printf("%s/store", c->state_dir));
+	if (!*c->index_store.path)
+		set_string(&c->index_store.path, mem_printf("%s/index", c->state_dir));
 	if (!*c->ssl_key)
 		set_string(&c->ssl_key, mem_strdup(c->ssl_cert));
 	if (!c->listen.n)
 		default_listeners(c);
+}
+
+static void check_store(const char *name, const struct conf_store *s, struct buf *out)
+{
+	if (s->driver != CONF_STORE_S3)
+		return;
+	if (!*s->bucket)
+		buf_addf(out, "%s: driver = s3 needs bucket\n", name);
+	if (*s->endpoint && strncmp(s->endpoint, "http://", 7) && strncmp(s->endpoint, "https://", 8))
+		buf_addf(out, "%s: endpoint = \"%s\": write it like https://s3.example.org\n", name, s->endpoint);
+	if (!*s->access_key != !*s->secret_key)
+		buf_addf(out, "%s: access_key and secret_key belong together\n", name);
+	if (!strcmp(conf_sse_name(s->sse), "customer") && !*s->sse_customer_key)
+		buf_addf(out, "%s: sse = customer needs sse_customer_key\n", name);
+	if (!strcmp(conf_credentials_name(s->credentials), "settings") && !*s->access_key)
+		buf_addf(out, "%s: credentials = settings needs access_key and secret_key\n", name);
+}
+
+static void check_stores(const struct conf *c, struct buf *out)
+{
+	check_store("mail_store", &c->mail_store, out);
+	check_store("index_store", &c->index_store, out);
+	if (c->index_store.driver != CONF_STORE_MAIL)
+		buf_addf(out, "index_store: an index apart from mail_store is not possible yet: leave the section out\n");
 }
 
 static int check(struct conf *c, bool files, struct buf *out)
@@ -281,6 +436,7 @@ static int check(struct conf *c, bool files, struct buf *out)
 	size_t before = out->len, i;
 
 	fill_in(c);
+	check_stores(c, out);
 	for (i = 0; i < c->listen.n; i++)
 		check_listener(c, conf_listener(c, i), out);
 	if (c->state_dir[0] != '/' || c->run_dir[0] != '/')
@@ -291,6 +447,8 @@ static int check(struct conf *c, bool files, struct buf *out)
 		buf_addf(out, "recipient_delimiter = \"%s\": it is one character, like +\n", c->recipient_delimiter);
 	if (strlen(c->hostname) > 200 || strpbrk(c->hostname, " /\r\n\t"))
 		buf_addf(out, "hostname = \"%s\": is not a host name\n", c->hostname);
+	if (strlen(c->node_address) > 200 || strpbrk(c->node_address, "[]/ \r\n\t"))
+		buf_addf(out, "node_address = \"%s\": is a host name or an address without a port\n", c->node_address);
 	if (strlen(c->run_dir) > 80)
 		buf_addf(out, "run_dir = \"%s\": too long for the sockets in it\n", c->run_dir);
 	if (files) {
@@ -330,6 +488,32 @@ void conf_free(struct conf *c)
 	settings_free(conf_table, c);
 }
 
+static bool same_section(const struct set_opt *table, const void *a, const void *b)
+{
+	struct buf x = BUF_INIT(64 * 1024), y = BUF_INIT(64 * 1024);
+	bool same;
+
+	settings_print(table, a, false, &x);
+	settings_print(table, b, false, &y);
+	same = !strcmp(buf_str(&x), buf_str(&y));
+	buf_free(&x);
+	buf_free(&y);
+	return same;
+}
+
+/* fresh gets what running has. */
+static void keep_section(const struct set_opt *table, const void *running, void *fresh)
+{
+	struct buf text = BUF_INIT(64 * 1024), complaints = BUF_INIT(4096);
+
+	settings_print(table, running, false, &text);
+	settings_free(table, fresh);
+	memset(fresh, 0, sizeof(struct conf_store));
+	settings_parse(table, "settings", buf_str(&text), fresh, &complaints);
+	buf_free(&text);
+	buf_free(&complaints);
+}
+
 const char *conf_needs_restart(const struct conf *a, const struct conf *b)
 {
 	if (strcmp(a->state_dir, b->state_dir))
@@ -342,14 +526,22 @@ const char *conf_needs_restart(const struct conf *a, const struct conf *b)
 		return "user";
 	if (a->worker_count != b->worker_count)
 		return "worker_count";
-	if (a->store.driver != b->store.driver || strcmp(a->store.path, b->store.path) || strcmp(a->store.prefix, b->store.prefix))
-		return "store";
+	if (!same_section(mail_store_table, &a->mail_store, &b->mail_store))
+		return "mail_store";
+	if (!same_section(index_store_table, &a->index_store, &b->index_store))
+		return "index_store";
+	if (a->journal != b->journal)
+		return "journal";
+	if (strcmp(a->node_address, b->node_address))
+		return "node_address";
 	if (a->flag_commit_delay != b->flag_commit_delay)
 		return "flag_commit_delay";
 	if (a->grace_period != b->grace_period)
 		return "grace_period";
 	if (a->cache_size != b->cache_size)
 		return "cache_size";
+	if (a->fscache_size != b->fscache_size)
+		return "fscache_size";
 	if (a->limits.message_size != b->limits.message_size)
 		return "limits.message_size";
 	if (strcmp(a->recipient_delimiter, b->recipient_delimiter))
@@ -364,22 +556,15 @@ void conf_keep(const struct conf *running, struct conf *fresh)
 	set_string(&fresh->hostname, mem_strdup(running->hostname));
 	set_string(&fresh->user, mem_strdup(running->user));
 	set_string(&fresh->group, mem_strdup(running->group));
-	set_string(&fresh->store.path, mem_strdup(running->store.path));
-	set_string(&fresh->store.prefix, mem_strdup(running->store.prefix));
+	keep_section(mail_store_table, &running->mail_store, &fresh->mail_store);
+	keep_section(index_store_table, &running->index_store, &fresh->index_store);
+	set_string(&fresh->node_address, mem_strdup(running->node_address));
 	set_string(&fresh->recipient_delimiter, mem_strdup(running->recipient_delimiter));
-	fresh->store.driver = running->store.driver;
+	fresh->journal = running->journal;
 	fresh->worker_count = running->worker_count;
 	fresh->flag_commit_delay = running->flag_commit_delay;
 	fresh->grace_period = running->grace_period;
 	fresh->cache_size = running->cache_size;
+	fresh->fscache_size = running->fscache_size;
 	fresh->limits.message_size = running->limits.message_size;
-}
-
-bool conf_store_is_new(const struct conf *c)
-{
-	char *path = mem_printf("%s/.culver", c->store.path);	/* the posix driver's own */
-	bool fresh = access(path, F_OK) < 0 && errno == ENOENT;
-
-	free(path);
-	return fresh;
 }

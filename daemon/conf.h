@@ -7,9 +7,10 @@
 #define DAEMON_CONF_H
 #include "base/settings.h"
 
-enum conf_protocol { CONF_PROTO_BY_NAME, CONF_IMAP, CONF_IMAPS, CONF_POP3, CONF_POP3S, CONF_LMTP };
+enum conf_protocol { CONF_PROTO_BY_NAME, CONF_IMAP, CONF_IMAPS, CONF_POP3, CONF_POP3S, CONF_LMTP, CONF_NODE };
 enum conf_tls { CONF_TLS_AUTO, CONF_TLS_NO, CONF_TLS_STARTTLS, CONF_TLS_IMPLICIT };
 enum conf_plaintext { CONF_PLAIN_LOOPBACK, CONF_PLAIN_NOWHERE, CONF_PLAIN_ANYWHERE };
+enum conf_journal { CONF_JOURNAL_LOCAL, CONF_JOURNAL_STORE };
 enum conf_ssl_min { CONF_TLS12, CONF_TLS13 };
 
 struct conf_listen {
@@ -19,6 +20,17 @@ struct conf_listen {
 	uint64_t port;			/* 0 = the protocol's own */
 	unsigned tls;			/* enum conf_tls; never AUTO after loading */
 	char *mode;			/* of a unix socket, octal */
+};
+
+enum conf_driver { CONF_STORE_POSIX, CONF_STORE_S3, CONF_STORE_MAIL };
+struct conf_store {
+	unsigned driver;		/* enum conf_driver; MAIL (index_store only): mail_store is it */
+	char *path, *prefix;
+	char *endpoint, *region, *bucket, *access_key, *secret_key, *session_token, *credentials_file, *profile, *role_arn;
+	char *web_identity_token_file, *imds_endpoint, *sts_endpoint, *ca_file, *cert_file, *key_file, *proxy, *storage_class, *sse_kms_key, *sse_customer_key;
+	unsigned addressing, credentials, sse, checksum, etag_match;
+	uint64_t concurrency, timeout, attempt_timeout, connect_timeout, multipart_size, part_size;
+	bool hedge;
 };
 
 struct conf {
@@ -31,9 +43,11 @@ struct conf {
 	struct set_sections listen;	/* of struct conf_listen */
 	char *ssl_cert, *ssl_key, *ssl_cipher_list, *ssl_ciphersuites;
 	unsigned ssl_min_protocol;	/* enum conf_ssl_min */
+	char *node_address;
+	unsigned journal;		/* enum conf_journal */
 	char *recipient_delimiter;
 	bool lmtp_save_to_detail_mailbox;
-	uint64_t flag_commit_delay, grace_period, cache_size;
+	uint64_t flag_commit_delay, grace_period, cache_size, fscache_size;
 	struct {
 		char *database, *default_domain;
 		unsigned allow_plaintext;
@@ -43,10 +57,7 @@ struct conf {
 		uint64_t connections, prelogin_per_ip, prelogin_timeout, login_attempts, failure_delay_max;
 		uint64_t message_size, imap_command_size, lmtp_recipients;
 	} limits;
-	struct {
-		unsigned driver;
-		char *path, *prefix;
-	} store;
+	struct conf_store mail_store, index_store;
 };
 
 extern const struct set_opt conf_table[];
@@ -66,8 +77,13 @@ static inline struct conf_listen *conf_listener(const struct conf *c, size_t i)
 const char *conf_needs_restart(const struct conf *a, const struct conf *b);
 /* Gives those settings in fresh the values they have in running. */
 void conf_keep(const struct conf *running, struct conf *fresh);
-/* Was nothing kept in the store yet?  Only then may keys be made: a store whose keys are lost must not get new ones. */
-bool conf_store_is_new(const struct conf *c);
+/* The words of conf_store's choices, as objstore_settings takes them. */
+const char *conf_driver_name(unsigned driver);
+const char *conf_addressing_name(unsigned addressing);
+const char *conf_credentials_name(unsigned credentials);
+const char *conf_sse_name(unsigned sse);
+const char *conf_checksum_name(unsigned checksum);
+const char *conf_etag_match_name(unsigned etag_match);
 const char *conf_protocol_name(unsigned protocol);
 const char *conf_tls_name(unsigned tls);
 #endif

@@ -86,12 +86,11 @@ static int make_dirs(const struct conf *c, struct err *err)
 	if (rc == 0)
 		rc = io_mkdirs(c->run_dir, 0755, err);
 	if (rc == 0)
-		rc = io_mkdirs(c->store.path, 0700, err);
-	if (rc == 0)
 		rc = give_to_user(c, c->state_dir, err);
-	if (rc == 0)
-		rc = give_to_user(c, c->store.path, err);
-	return rc;
+	if (rc < 0 || c->mail_store.driver != CONF_STORE_POSIX)
+		return rc;
+	rc = io_mkdirs(c->mail_store.path, 0700, err);
+	return rc < 0 ? rc : give_to_user(c, c->mail_store.path, err);
 }
 
 /* One master for a state directory. */
@@ -418,6 +417,8 @@ static int start(struct master *m, bool foreground, struct err *err)
 		rc = log_open(m, err);
 	if (rc == 0)
 		rc = listen_open(&m->conf, NULL, &m->bound, err);
+	if (rc == 0)
+		rc = listen_nodes(&m->conf, &m->nodes, err);
 	if (rc == 0 && !foreground)
 		rc = background(m, err);
 	if (rc == 0 && loop_init(&m->loop) < 0)
@@ -428,6 +429,7 @@ static int start(struct master *m, bool foreground, struct err *err)
 		rc = admin_open(m, err);
 	if (rc == 0) {
 		listen_log(m->bound);
+		listen_log(m->nodes);
 		rc = start_children(m, err);
 	}
 	return rc;
@@ -442,6 +444,7 @@ static void master_release(struct master *m)
 		if (*b->where == '/')
 			(void)unlink(b->where);
 	listen_close(&m->bound, NULL);
+	listen_close(&m->nodes, NULL);
 	admin_close(m);
 	loop_del(&m->loop, &m->signals);
 	io_close(&fd);

@@ -125,7 +125,12 @@ static void fscache_close(struct objstore *base)
 	objstore_close(&below);
 }
 
-static const struct objstore_ops fscache_ops = { "cache", fscache_submit, fscache_cancel, fscache_close };
+static void below_stats(struct objstore *base, struct objstore_stats *out)
+{
+	objstore_stats(((struct fscache *)base)->below, out);
+}
+
+static const struct objstore_ops fscache_ops = { "cache", fscache_submit, fscache_cancel, fscache_close, below_stats };
 
 static void layout(struct fscache *fc)
 {
@@ -166,7 +171,7 @@ int fsc_open_with(struct objstore *below, const struct fscache_config *cfg, cons
 	if (rc < 0)
 		return rc;
 	fc = MEM_NEW(struct fscache);
-	fc->base = (struct objstore){ &fscache_ops, below->caps };
+	fc->base = (struct objstore){ &fscache_ops, below->caps & ~(unsigned)OBJ_CAP_DELETE_MANY };	/* each key has its own place here */
 	fc->below = below;
 	fc->sys = *sys;
 	fc->dir = mem_strdup(cfg->dir);

@@ -128,7 +128,9 @@ static void failed(struct store_journal *j, struct piece *p, const struct err *e
 		wait *= 2;
 	p->retry_us = mc_now(j->mc) + wait;
 	j->retries++;
-	if (++p->failures < TROUBLE || j->trouble)
+	/* a store that lets one wait so long is tried no second time before that is said */
+	p->failures += mc_now(j->mc) - p->sent_us >= (int64_t)j->mc->cfg.commit_timeout_ms * 500 ? TROUBLE : 1;
+	if (p->failures < TROUBLE || j->trouble)
 		return;
 	j->trouble = true;
 	log_event(LOG_ERROR, "journal cannot be written: nothing is taken until the store answers", LF_S("object", p->key), LF_ERR(e), LF_END);
@@ -585,26 +587,13 @@ uint64_t store_journal_floor(struct store_journal *j)
 
 void store_journal_published(struct store_journal *j, uint64_t floor)
 {
-	struct objstore_op *ops;
 	uint64_t from;
-	size_t n, i;
 
 	pthread_mutex_lock(&j->lock);
 	from = j->deleted;
 	j->deleted = floor;
 	pthread_mutex_unlock(&j->lock);
-	if (from >= floor)
-		return;
-	n = (size_t)(floor - from);
-	ops = mem_calloc(n, sizeof(*ops));
-	for (i = 0; i < n; i++) {
-		ops[i].verb = OBJ_DELETE;
-		ops[i].key = journal_key(j->mc, j->mc->node, j->mc->incarnation, from + i);
-	}
-	obox_run_many(j->mc->cfg.store, ops, n);
-	for (i = 0; i < n; i++)
-		free((char *)(uintptr_t)ops[i].key);
-	free(ops);
+	journal_delete(j->mc, j->mc->node, j->mc->incarnation, from, floor);
 }
 
 bool store_journal_degraded(struct store_journal *j)

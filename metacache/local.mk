@@ -4,4 +4,5 @@ noinst_LIBRARIES += %reldir%/libmetacache.a
 	%reldir%/metacache.c %reldir%/metacache.h %reldir%/metacache-private.h \
 	%reldir%/node.c \
 	%reldir%/piece.c \
-	%reldir%/takeover.c
+	%reldir%/takeover.c \
+	%reldir%/watch.c

@@ -28,12 +28,17 @@ struct node_record {	/* the object node/<node> */
 	uint64_t claimer_incarnation;
 };
 struct metacache;
+void node_encode(const struct node_record *rec, struct buf *out);
+int node_decode(struct node_record *rec, const struct buf *plain, const char *key, struct err *err);	/* key: for the error's text */
 char *node_key(const struct metacache *mc, const char *node);
 char *journal_key(const struct metacache *mc, const char *node, uint64_t incarnation, uint64_t seq);
+/* Pieces from .. below to; what cannot be deleted stays behind as litter below every floor. */
+void journal_delete(struct metacache *mc, const char *node, uint64_t incarnation, uint64_t from, uint64_t to);
 int node_get(struct metacache *mc, const char *node, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);	/* 1/0/<0 */
 int node_swap(struct metacache *mc, const struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);	/* as obox_swap */
 /* The names of all nodes that are not known to be done, one object: so that the next in it watches each, without LIST. */
 struct ring { char **names; size_t n; };
+int ring_decode(struct ring *r, const struct buf *plain, const char *key, struct err *err);
 int ring_get(struct metacache *mc, struct ring *r, char etag[OBJ_ETAG_MAX], struct err *err);
 int ring_change(struct metacache *mc, const char *node, bool in, struct err *err);
 void ring_free(struct ring *r);
@@ -64,6 +69,12 @@ int piece_decode(const struct buf *plain, enum piece_kind *kind_r, void (*fn)(vo
 
 /* rec, as found under etag, is claimed, its journal sealed and replayed, and marked done.  ERR_CONFLICT: its record changed. */
 int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);
+
+/* --- watch.c --- */
+
+struct metacache;
+int64_t watch_step(struct metacache *mc);	/* what is due; in us until more is */
+int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, struct obox_owner *o, struct err *err);	/* obox_cluster_ops.owner */
 
 /* --- metacache.c --- */
 

@@ -21,6 +21,22 @@ char *journal_key(const struct metacache *mc, const char *node, uint64_t incarna
 	return mem_printf("%s%sjournal/%s/%016" PRIx64 "/%010" PRIu64, mc->prefix, slash(mc), node, incarnation, seq);
 }
 
+void journal_delete(struct metacache *mc, const char *node, uint64_t incarnation, uint64_t from, uint64_t to)
+{
+	char **keys;
+	size_t n = 0;
+
+	if (from >= to)
+		return;
+	keys = mem_calloc((size_t)(to - from), sizeof(*keys));
+	for (; from < to; from++)
+		keys[n++] = journal_key(mc, node, incarnation, from);
+	objstore_delete_many(mc->cfg.store, (const char *const *)keys, n, NULL);
+	while (n)
+		free(keys[--n]);
+	free(keys);
+}
+
 static void get_text(struct rd *r, char *out, size_t size)
 {
 	size_t len;
@@ -32,7 +48,7 @@ static void get_text(struct rd *r, char *out, size_t size)
 		memcpy(out, p, len);
 }
 
-static int decode(struct node_record *rec, const struct buf *plain, const char *key, struct err *err)
+int node_decode(struct node_record *rec, const struct buf *plain, const char *key, struct err *err)
 {
 	struct rd r = rd_init(plain->data, plain->len);
 	const void *magic = rd_bytes(&r, 4);
@@ -55,7 +71,7 @@ static int decode(struct node_record *rec, const struct buf *plain, const char *
 	return 0;
 }
 
-static void encode(const struct node_record *rec, struct buf *out)
+void node_encode(const struct node_record *rec, struct buf *out)
 {
 	buf_adds(out, "CULN");
 	buf_put8(out, 1);
@@ -75,9 +91,13 @@ static void encode(const struct node_record *rec, struct buf *out)
 static int get_object(struct metacache *mc, const char *key, size_t max, struct buf *plain, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct buf sealed = BUF_INIT(max);
+	struct objstore_op op = { .verb = OBJ_GET, .key = key, .out = &sealed, .want_etag = true };
 	struct err e = ERR_INIT;
-	int rc = objstore_get(mc->cfg.store, key, &sealed, etag, &e);
+	int rc = obox_run_one(mc->cfg.store, &op, mc_ttl_us(mc) / 3);
 
+	if (rc < 0)
+		e = op.err;
+	memcpy(etag, op.etag, sizeof(op.etag));
 	if (rc == 0)
 		rc = obox_unseal(mc->ob, key, &sealed, plain, &e);
 	buf_free(&sealed);
@@ -92,7 +112,7 @@ static int swap_object(struct metacache *mc, const char *key, const struct buf *
 	int rc = obox_seal(mc->ob, key, plain, &sealed, err);
 
 	if (rc == 0)
-		rc = obox_swap(mc->cfg.store, key, sealed.data, sealed.len, etag, err);
+		rc = obox_swap(mc->cfg.store, key, sealed.data, sealed.len, etag, mc_ttl_us(mc) / 3, err);
 	buf_free(&sealed);
 	return rc;
 }
@@ -104,7 +124,7 @@ int node_get(struct metacache *mc, const char *node, struct node_record *rec, ch
 	int rc = get_object(mc, key, RECORD_MAX, &plain, etag, err), r;
 
 	if (rc == 1) {
-		r = decode(rec, &plain, key, err);
+		r = node_decode(rec, &plain, key, err);
 		rc = r < 0 ? r : 1;
 	}
 	buf_free(&plain);
@@ -118,7 +138,7 @@ int node_swap(struct metacache *mc, const struct node_record *rec, char etag[OBJ
 	char *key = node_key(mc, rec->node);
 	int rc;
 
-	encode(rec, &plain);
+	node_encode(rec, &plain);
 	rc = swap_object(mc, key, &plain, etag, err);
 	buf_free(&plain);
 	free(key);
@@ -140,35 +160,38 @@ static char *ring_key(const struct metacache *mc)
 	return mem_printf("%s%snodes", mc->prefix, slash(mc));
 }
 
+int ring_decode(struct ring *r, const struct buf *plain, const char *key, struct err *err)
+{
+	struct rd in = rd_init(plain->data, plain->len);
+	const void *magic = rd_bytes(&in, 4);
+	uint64_t n = magic && !memcmp(magic, "CULG", 4) && rd_8(&in) == 1 ? rd_v(&in) : UINT64_MAX;
+	size_t cap = 0;
+
+	memset(r, 0, sizeof(*r));
+	if (n > RING_NODES_MAX)
+		in.failed = true;
+	for (; n > 0 && !in.failed; n--) {
+		mem_grow(&r->names, &cap, r->n + 1, sizeof(char *));
+		r->names[r->n++] = rd_strdup(&in);
+	}
+	if (!in.failed)
+		return 0;
+	ring_free(r);
+	return err_set(err, ERR_CORRUPT, "%s: not a ring of a known version", key);
+}
+
 /* An absent one is empty, with etag "". */
 int ring_get(struct metacache *mc, struct ring *r, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct buf plain = BUF_INIT(RING_MAX);
 	char *key = ring_key(mc);
 	int rc = get_object(mc, key, RING_MAX, &plain, etag, err);
-	const void *magic;
-	size_t cap = 0;
-	uint64_t n;
-	struct rd in;
 
 	memset(r, 0, sizeof(*r));
 	if (rc == 0)
 		etag[0] = '\0';
-	if (rc == 1) {
-		in = rd_init(plain.data, plain.len);
-		magic = rd_bytes(&in, 4);
-		n = magic && !memcmp(magic, "CULG", 4) && rd_8(&in) == 1 ? rd_v(&in) : UINT64_MAX;
-		if (n > RING_NODES_MAX)
-			in.failed = true;
-		for (; n > 0 && !in.failed; n--) {
-			mem_grow(&r->names, &cap, r->n + 1, sizeof(char *));
-			r->names[r->n++] = rd_strdup(&in);
-		}
-		if (in.failed) {
-			ring_free(r);
-			rc = err_set(err, ERR_CORRUPT, "%s: not a ring of a known version", key);
-		}
-	}
+	else if (rc == 1)
+		rc = ring_decode(r, &plain, key, err);
 	buf_free(&plain);
 	free(key);
 	return rc < 0 ? rc : 0;

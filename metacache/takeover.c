@@ -16,7 +16,7 @@
 
 #include <stdatomic.h>
 
-enum { AHEAD = 16, PIECE_MAX = 512 << 20, REPLAYERS = 8 };
+enum { AHEAD = 16, REREADS = 2, PIECE_MAX = 512 << 20, REPLAYERS = 8 };
 
 struct takeover {
 	struct metacache *mc;
@@ -25,6 +25,7 @@ struct takeover {
 	uint64_t seq;		/* the next to read; in the end the seal's */
 	uint64_t records;
 	bool sealed;
+	atomic_bool damaged;	/* something of it could not be used: it is kept for who mends it */
 };
 
 static void take_record(void *ctx, const struct journal_entry *e)
@@ -57,6 +58,30 @@ static int take_piece(struct takeover *t, const char *key, const struct buf *sea
 	return rc;
 }
 
+/* A piece that stays damaged when it is read again is passed over: the records in it are lost, and its users
+ * are told of a gap, but nobody else waits for it. */
+static int take_or_pass(struct takeover *t, const char *key, const struct buf *sealed, struct err *err)
+{
+	struct buf again = BUF_INIT(PIECE_MAX);
+	int rc = take_piece(t, key, sealed, err), i;
+
+	for (i = 0; rc == ERR_CORRUPT && i < REREADS; i++) {
+		buf_clear(&again);
+		err_clear(err);
+		rc = objstore_get_fresh(t->mc->cfg.store, key, 0, 0, &again, err);
+		if (rc == 0)
+			rc = take_piece(t, key, &again, err);
+	}
+	buf_free(&again);
+	if (rc != ERR_CORRUPT)
+		return rc;
+	log_event(LOG_ERROR, "journal object is damaged: changes in it may be lost; it is kept", LF_S("object", key), LF_ERR(err), LF_END);
+	err_clear(err);
+	t->damaged = true;
+	t->seq++;
+	return 0;
+}
+
 static int seal(struct takeover *t, struct err *err)
 {
 	char *key = journal_key(t->mc, t->rec->node, t->rec->incarnation, t->seq);
@@ -71,7 +96,7 @@ static int seal(struct takeover *t, struct err *err)
 		t->sealed = true;
 	} else if (rc == ERR_EXISTS) {	/* its last word came before ours, or another one sealed it */
 		err_clear(err);
-		rc = take_piece(t, key, &there, err);
+		rc = take_or_pass(t, key, &there, err);
 	}
 	buf_free(&plain);
 	buf_free(&sealed);
@@ -108,7 +133,7 @@ static int read_ahead(struct takeover *t, struct err *err)
 		else if (rc < 0)
 			err_set(err, rc, "%s: %s", ops[i].key, ops[i].err.msg);
 		else
-			rc = take_piece(t, ops[i].key, &sealed[i], err);
+			rc = take_or_pass(t, ops[i].key, &sealed[i], err);
 	}
 	for (i = 0; i < AHEAD; i++) {
 		free((char *)(uintptr_t)ops[i].key);
@@ -137,8 +162,18 @@ static void *replay_some(void *arg)
 
 	while ((i = atomic_fetch_add(&r->next, 1)) < r->n) {
 		struct err e = ERR_INIT;
-		int rc = obox_tail_replay(t->mc->ob, r->list[i], t->rec->node, t->rec->incarnation, &e);
+		int rc = ERR_CORRUPT, tries;
 
+		for (tries = 0; rc == ERR_CORRUPT && tries <= REREADS; tries++) {
+			err_clear(&e);
+			rc = obox_tail_replay(t->mc->ob, r->list[i], t->rec->node, t->rec->incarnation, &e);
+		}
+		if (rc == ERR_CORRUPT) {	/* this user has to be mended; the others are served */
+			log_event(LOG_ERROR, "journal cannot be replayed for this user: run culverctl check", LF_S("user", obox_tail_user(r->list[i])),
+				  LF_ERR(&e), LF_END);
+			t->damaged = true;
+			continue;
+		}
 		pthread_mutex_lock(&r->lock);
 		if (rc < 0 && r->rc == 0) {
 			r->rc = rc;
@@ -173,24 +208,6 @@ static int replay(struct takeover *t, struct err *err)
 	return r.rc < 0 ? err_set(err, r.rc, "%s", r.err.msg) : 0;
 }
 
-static void delete_pieces(struct takeover *t)
-{
-	uint64_t seq = t->rec->floor;
-	struct objstore_op ops[AHEAD];
-	size_t n, i;
-
-	while (seq < t->seq) {
-		memset(ops, 0, sizeof(ops));
-		for (n = 0; n < AHEAD && seq < t->seq; n++, seq++) {
-			ops[n].verb = OBJ_DELETE;
-			ops[n].key = journal_key(t->mc, t->rec->node, t->rec->incarnation, seq);
-		}
-		obox_run_many(t->mc->cfg.store, ops, n);
-		for (i = 0; i < n; i++)
-			free((char *)(uintptr_t)ops[i].key);
-	}
-}
-
 static int claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct node_record r = *rec;
@@ -217,7 +234,8 @@ static int finish(struct takeover *t, struct node_record *rec, char etag[OBJ_ETA
 	if (rc < 0)
 		return rc;
 	t->mc->takeovers++;
-	delete_pieces(t);
+	if (!t->damaged)
+		journal_delete(t->mc, rec->node, rec->incarnation, rec->floor, t->seq);
 	if (strcmp(rec->node, t->mc->node) != 0)
 		ring_change(t->mc, rec->node, false, &quiet);	/* the watch does it otherwise */
 	return 0;

@@ -178,7 +178,12 @@ static void fault_close(struct objstore *base)
 	free(s);
 }
 
-static const struct objstore_ops fault_ops = { "fault", fault_submit, NULL, fault_close };
+static void fault_stats(struct objstore *base, struct objstore_stats *out)
+{
+	objstore_stats(((struct fault_store *)base)->below, out);
+}
+
+static const struct objstore_ops fault_ops = { "fault", fault_submit, NULL, fault_close, fault_stats };
 
 struct objstore *objstore_fault_new(struct objstore *below, const struct objstore_faults *f)
 {

@@ -183,7 +183,7 @@ static void mem_close(struct objstore *base)
 	free(s);
 }
 
-static const struct objstore_ops mem_ops = { "memory", mem_submit, NULL, mem_close };
+static const struct objstore_ops mem_ops = { "memory", mem_submit, NULL, mem_close, NULL };
 
 struct objstore *objstore_mem_new(void)
 {

@@ -4,16 +4,43 @@
 
 #include <pthread.h>
 
+static int check_keys(const struct objstore *s, struct objstore_op *op)
+{
+	size_t i;
+
+	if (op->n_keys) {
+		if (op->verb != OBJ_DELETE || !(s->caps & OBJ_CAP_DELETE_MANY))
+			return err_set(&op->err, ERR_INVALID, "object store: %s takes one key", s->ops->name);
+		for (i = 0; i < op->n_keys; i++)
+			if (!objstore_key_valid(op->keys[i]))
+				return err_set(&op->err, ERR_INVALID, "object store: bad key \"%s\"", op->keys[i] ? op->keys[i] : "");
+		op->key = op->keys[0];
+	}
+	if (op->verb != OBJ_LIST && op->verb != OBJ_SYNC && !objstore_key_valid(op->key))
+		return err_set(&op->err, ERR_INVALID, "object store: bad key \"%s\"", op->key ? op->key : "");
+	if (op->verb == OBJ_COPY && !objstore_key_valid(op->key_to))
+		return err_set(&op->err, ERR_INVALID, "object store: bad key \"%s\"", op->key_to ? op->key_to : "");
+	if (op->put && (op->put->retain_until || op->put->legal_hold) && !(s->caps & OBJ_CAP_LOCK))
+		return err_set(&op->err, ERR_INVALID, "object store: %s cannot keep objects from deletion", s->ops->name);
+	return 0;
+}
+
 void objstore_submit(struct objstore *s, struct objstore_op *op)
 {
-	op->rc = 0;
 	err_clear(&op->err);
-	if (op->verb != OBJ_LIST && op->verb != OBJ_SYNC && !objstore_key_valid(op->key)) {
-		op->rc = err_set(&op->err, ERR_INVALID, "object store: bad key \"%s\"", op->key ? op->key : "");
+	op->rc = check_keys(s, op);
+	if (op->rc < 0)
 		op->done(op);
-		return;
-	}
-	s->ops->submit(s, op);
+	else
+		s->ops->submit(s, op);
+}
+
+bool objstore_stats(struct objstore *s, struct objstore_stats *out)
+{
+	memset(out, 0, sizeof(*out));
+	if (s->ops->stats)
+		s->ops->stats(s, out);
+	return s->ops->stats != NULL;
 }
 
 void objstore_cancel(struct objstore *s, struct objstore_op *op)
@@ -140,6 +167,13 @@ int objstore_get_range(struct objstore *s, const char *key, uint64_t off, uint64
 	return rc;
 }
 
+int objstore_get_fresh(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, struct err *err)
+{
+	struct objstore_op op = { .verb = OBJ_GET, .key = key, .out = out, .off = off, .len = len, .want_etag = true };
+
+	return run(s, &op, err);
+}
+
 int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err)
 {
 	struct objstore_op op = { .verb = OBJ_HEAD, .key = key };
@@ -157,6 +191,30 @@ int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct 
 int objstore_delete(struct objstore *s, const char *key, struct err *err)
 {
 	struct objstore_op op = { .verb = OBJ_DELETE, .key = key };
+
+	return run(s, &op, err);
+}
+
+int objstore_delete_many(struct objstore *s, const char *const *keys, size_t n, struct err *err)
+{
+	struct objstore_op op = { .verb = OBJ_DELETE, .keys = keys, .n_keys = n };
+	size_t i;
+	int rc = 0, one;
+
+	if (n == 0)
+		return 0;
+	if (s->caps & OBJ_CAP_DELETE_MANY)
+		return run(s, &op, err);
+	for (i = 0; i < n; i++) {
+		one = objstore_delete(s, keys[i], err);
+		rc = rc ? rc : one;
+	}
+	return rc;
+}
+
+int objstore_copy(struct objstore *s, const char *from, const char *to, struct err *err)
+{
+	struct objstore_op op = { .verb = OBJ_COPY, .key = from, .key_to = to };
 
 	return run(s, &op, err);
 }

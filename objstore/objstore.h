@@ -34,9 +34,12 @@ enum objstore_caps {
 	OBJ_CAP_RANGE = 4,
 	OBJ_CAP_COPY = 8,
 	OBJ_CAP_LIST = 16,
-	OBJ_CAP_LAZY = 32	/* put_lazy is cheaper than put */
+	OBJ_CAP_LAZY = 32,	/* put_lazy is cheaper than put */
+	OBJ_CAP_DELETE_MANY = 64,	/* OBJ_DELETE takes keys; otherwise they are refused */
+	OBJ_CAP_LOCK = 128	/* objects can be kept from deletion (struct objstore_put_opts) */
 };
 enum { OBJ_KEY_MAX = 1024, OBJ_ETAG_MAX = 80 };
+enum { OBJ_N_VERBS = OBJ_SYNC + 1 };
 
 struct objstore;
 struct objstore_list_item {
@@ -45,10 +48,21 @@ struct objstore_list_item {
 	int64_t mtime;		/* seconds */
 };
 
+/* For single puts, where the store knows such things (OBJ_CAP_LOCK for all but the class). */
+struct objstore_put_opts {
+	const char *storage_class;	/* NULL: the store's setting */
+	int64_t retain_until;		/* Object Lock: seconds since 1970, 0 = no retention */
+	bool governance;		/* who has the right may shorten it; otherwise nobody (compliance) */
+	bool legal_hold;
+};
+
 struct objstore_op {
 	/* set by the caller */
 	enum objstore_verb verb;
 	const char *key;		/* OBJ_LIST: prefix, "" for all */
+	const char *const *keys;	/* OBJ_DELETE of many at once; key is then set to the first of them */
+	size_t n_keys;
+	const struct objstore_put_opts *put;	/* NULL: nothing special */
 	const char *key_to;		/* OBJ_COPY */
 	enum objstore_cond cond;
 	char etag[OBJ_ETAG_MAX];	/* in: for OBJ_MATCH; out: of the object put, got or headed */
@@ -74,6 +88,23 @@ struct objstore_op {
 	void *driver;			/* the store's while under way */
 };
 
+/* What went over the wire: every attempt, hedge and read-back counts where it
+ * belongs by its kind (uploads and what completes them: OBJ_PUT). */
+struct objstore_stats {
+	struct objstore_verb_stats {
+		uint64_t ops;		/* operations that ended */
+		uint64_t failed;	/* of them badly; not found, exists and conflict are answers */
+		uint64_t requests;	/* sent */
+		uint64_t retries, hedges;	/* of the requests */
+		uint64_t errors;	/* requests that ended without an answer or with 5xx */
+		uint64_t throttled;	/* requests answered 429 or 503 */
+		uint64_t up, down;	/* octets of bodies */
+		uint64_t us;		/* operations' times added up */
+	} verb[OBJ_N_VERBS];
+	uint64_t breaker_opened, read_backs;
+	unsigned etag_form;		/* of If-Match as found out: 0 not known, 1 quoted, 2 unquoted */
+};
+
 /* The table a driver or a wrapper fills in. */
 struct objstore_ops {
 	const char *name;
@@ -81,6 +112,7 @@ struct objstore_ops {
 	/* Wishes op away: done() still comes, early, with ERR_TIMEOUT where nothing is known. NULL: not needed. */
 	void (*cancel)(struct objstore *s, struct objstore_op *op);
 	void (*close)(struct objstore *s);
+	void (*stats)(struct objstore *s, struct objstore_stats *out);	/* NULL: none are kept */
 };
 struct objstore {
 	const struct objstore_ops *ops;
@@ -100,8 +132,16 @@ int objstore_put(struct objstore *s, const char *key, const void *data, size_t l
 int objstore_put_lazy(struct objstore *s, const char *key, const struct iovec *iov, int n, struct err *err);
 int objstore_get(struct objstore *s, const char *key, struct buf *out, char etag_r[OBJ_ETAG_MAX], struct err *err);
 int objstore_get_range(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, uint64_t *size_r, struct err *err);
+/* The same from the store itself, past any cache: what to do when cached bytes turned out damaged. */
+int objstore_get_fresh(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, struct err *err);
 int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err);	/* 1 there, 0 not, <0 */
 int objstore_delete(struct objstore *s, const char *key, struct err *err);	/* absent is fine */
+/* All are tried; the first error. Any store; in as few requests as it can. */
+int objstore_delete_many(struct objstore *s, const char *const *keys, size_t n, struct err *err);
+/* False (and zeroes): the store counts nothing. */
+bool objstore_stats(struct objstore *s, struct objstore_stats *out);
+/* Within the store, over what is there. */
+int objstore_copy(struct objstore *s, const char *from, const char *to, struct err *err);
 /* Everything put lazily before is durable when this returns 0. */
 int objstore_sync(struct objstore *s, struct err *err);
 /* At most max keys under prefix that lie behind after (NULL = from the first); objstore_items_free. */
@@ -110,6 +150,35 @@ int objstore_list(struct objstore *s, const char *prefix, const char *after, siz
 int objstore_each(struct objstore *s, const char *prefix, int (*fn)(void *ctx, const struct objstore_list_item *item), void *ctx, struct err *err);
 
 /* --- drivers --- */
+/* A store as settings name it.  Strings may be NULL or "" for the default; all are copied. */
+struct objstore_settings {
+	const char *driver;		/* "posix", "s3" */
+	const char *path;		/* posix: the directory */
+	/* s3 */
+	const char *endpoint;		/* "https://host:port"; default: that of AWS for region */
+	const char *region, *bucket;	/* default region us-east-1 */
+	const char *addressing;		/* "auto" (virtual with AWS, path elsewhere), "path", "virtual" */
+	const char *credentials;	/* "auto", "settings", "environment", "file", "imds", "web-identity" */
+	const char *access_key, *secret_key, *session_token;
+	const char *credentials_file, *profile, *role_arn, *web_identity_token_file, *imds_endpoint, *sts_endpoint;
+	const char *ca_file, *cert_file, *key_file, *proxy;
+	const char *storage_class;
+	const char *sse;		/* "none", "AES256", "aws:kms", "customer" */
+	const char *sse_kms_key;	/* its id */
+	const char *sse_customer_key;	/* file of 32 octets, or of their base64 */
+	const char *checksum;		/* "none", "sha256", "md5": sent beside the signed hash of the body */
+	const char *etag_match;		/* "auto" (found out), "quoted", "unquoted": the form of If-Match */
+	uint64_t concurrency;		/* requests at one time, most; 0 = 64 */
+	uint64_t timeout_ms;		/* of an operation; 0 = 30 s */
+	uint64_t attempt_timeout_ms;	/* of one request, its body's time at 1 MB/s added; 0 = 10 s */
+	uint64_t connect_timeout_ms;	/* 0 = 3 s */
+	uint64_t multipart_size;	/* unconditional puts larger than this go in parts; 0 = 64 MiB */
+	uint64_t part_size;		/* 0 = 16 MiB */
+	bool no_hedge;
+	uint64_t seed;			/* of chance, for tests; 0 = random */
+};
+int objstore_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
+int objstore_s3_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
 /* A directory, created when missing.  Safe among any number of processes. */
 int objstore_posix_open(const char *dir, struct objstore **s_r, struct err *err);
 /* Objects in memory, for tests; "durable" means synced: see objstore_mem_crash. */

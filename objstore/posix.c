@@ -531,7 +531,7 @@ static void posix_close(struct objstore *base)
 	free(s);
 }
 
-static const struct objstore_ops posix_ops = { "posix", posix_submit, NULL, posix_close };
+static const struct objstore_ops posix_ops = { "posix", posix_submit, NULL, posix_close, NULL };
 
 /* Temporary files of processes that are no more. */
 static void clean_tmp(struct posix_store *s)

@@ -31,7 +31,10 @@ struct obox_cluster_ops {
 	void (*stop)(struct obox_cluster *c, bool clean);
 	void (*abandon)(struct obox_cluster *c);	/* the same without a word to the store */
 };
-struct obox_cluster { const struct obox_cluster_ops *ops; };
+struct obox_cluster {
+	const struct obox_cluster_ops *ops;
+	bool single;	/* no threads are made for it: the same seed gives the same calls */
+};
 
 /* --- for taking over --- */
 
@@ -54,9 +57,11 @@ void obox_run_many(struct objstore *s, struct objstore_op *ops, size_t n);
  * but success reads the key back.  0: these bytes are there; ERR_EXISTS: others are (appended to *there unless NULL);
  * else it is not known (retry). */
 int obox_put_once(struct objstore *s, const char *key, const void *data, size_t len, struct buf *there, struct err *err);
-/* Swaps with If-Match etag ("" = create).  0 done, *etag is the new one; ERR_CONFLICT: what is there now was not
+/* One of them, with a deadline from now (0: the store's own); its rc. */
+int obox_run_one(struct objstore *s, struct objstore_op *op, int64_t within_us);
+/* Swaps with If-Match etag ("" = create); within_us for each request, 0 the store's own.  0 done, *etag is the new one; ERR_CONFLICT: what is there now was not
  * written by this call and has another etag; else it is not known, and it may still happen later. */
-int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], struct err *err);
+int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], int64_t within_us, struct err *err);
 
 /* Packed and sealed as every bundle (docs/format.md, 2), and the reverse; both append. */
 int obox_seal(struct obox *ob, const char *key, const struct buf *plain, struct buf *sealed, struct err *err);

@@ -233,6 +233,8 @@ static int sweep_one(void *ctx, const struct objstore_list_item *item)
 		old = old && strtoull(rest + 4, NULL, 10) <= w->snap_seq;
 	if (!old || hmap_gets(&w->keep, item->key))
 		return 0;
+	if (!obox_may_delete(w->u))	/* what is there may be the next owner's */
+		return err_set(w->err, ERR_UNAVAILABLE, "user %s: it is not certain now whose it is", w->u->name);
 	w->st->objects++;
 	w->st->bytes += item->size;
 	return objstore_delete(w->u->ob->cfg.index_store, item->key, w->err);

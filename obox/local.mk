@@ -20,6 +20,8 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/obox.c %reldir%/obox.h %reldir%/obox-private.h \
 	%reldir%/pack.c \
 	%reldir%/rebuild.c \
+	%reldir%/recover.c \
+	%reldir%/upkeep.c \
 	%reldir%/record.c \
 	%reldir%/save.c \
 	%reldir%/scrub.c \

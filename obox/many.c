@@ -1,4 +1,4 @@
-/* Store operations that several places need: many at once, and writes whose
+/* Store operations that several places need: many users or objects at once, and writes whose
  * answer may be lost.
  *
  * A lost answer is not an answer: after anything but success the key is read
@@ -6,7 +6,42 @@
  * nonce each time they are made, so nobody else can have written the same. */
 #include "obox/obox-private.h"
 
-enum { AT_ONCE = 32, TRIES = 3 };
+enum { AT_ONCE = 32, CROWD = 15, TRIES = 3 };
+
+/* --- many users at once --- */
+
+struct crowd {
+	atomic_size_t next;
+	size_t n;
+	void (*fn)(void *ctx, size_t i);
+	void *ctx;
+};
+
+static void *one_of_crowd(void *arg)
+{
+	struct crowd *c = arg;
+	size_t i;
+
+	while ((i = atomic_fetch_add(&c->next, 1)) < c->n)
+		c->fn(c->ctx, i);
+	return NULL;
+}
+
+void obox_each(struct obox *ob, size_t n, void (*fn)(void *ctx, size_t i), void *ctx)
+{
+	struct crowd c = { .n = n, .fn = fn, .ctx = ctx };
+	pthread_t threads[CROWD];
+	size_t started = 0;
+
+	if (ob->cfg.cluster && !ob->cfg.cluster->single)
+		while (started < CROWD && started + 1 < n && pthread_create(&threads[started], NULL, one_of_crowd, &c) == 0)
+			started++;
+	one_of_crowd(&c);
+	while (started)
+		pthread_join(threads[--started], NULL);
+}
+
+/* --- many operations at once --- */
 
 struct many {
 	pthread_mutex_t lock;
@@ -91,45 +126,55 @@ int obox_put_once(struct objstore *s, const char *key, const void *data, size_t 
 	return rc < 0 ? err_set(err, rc, "%s", e.msg[0] ? e.msg : key) : 0;
 }
 
-int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], struct err *err)
+int obox_run_one(struct objstore *s, struct objstore_op *op, int64_t within_us)
 {
-	char now[OBJ_ETAG_MAX];
+	if (within_us)
+		op->deadline_us = clock_mono_us(&clock_system) + within_us;
+	obox_run_many(s, op, 1);
+	return op->rc;
+}
+
+/* What is there after a swap that was not answered with success: 0 what was written, ERR_CONFLICT something of
+ * another etag, ERR_NOTFOUND what was there before (or nothing, where nothing was), else it cannot be said. */
+static int look_again(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], int64_t within_us)
+{
 	struct buf b = BUF_INIT(OBOX_BUNDLE_MAX);
-	struct err e = ERR_INIT;
-	int i, rc, got;
+	struct objstore_op op = { .verb = OBJ_GET, .key = key, .out = &b, .want_etag = true };
+	int rc = obox_run_one(s, &op, within_us);
+
+	if (rc == 0 && b.len == len && !memcmp(b.data, data, len))
+		memcpy(etag, op.etag, sizeof(op.etag));
+	else if (rc == 0 && *etag && !strcmp(op.etag, etag))
+		rc = ERR_NOTFOUND;
+	else if (rc == 0 || (rc == ERR_NOTFOUND && *etag))
+		rc = ERR_CONFLICT;
+	buf_free(&b);
+	return rc;
+}
+
+int obox_swap(struct objstore *s, const char *key, const void *data, size_t len, char etag[OBJ_ETAG_MAX], int64_t within_us, struct err *err)
+{
+	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct objstore_op op;
+	int i, rc = ERR_UNAVAILABLE, now;
 
 	for (i = 0; i < TRIES; i++) {
-		memcpy(now, etag, sizeof(now));
-		err_clear(&e);
-		rc = objstore_put(s, key, data, len, sim_broken("swap-overwrites") ? OBJ_ANY : *etag ? OBJ_MATCH : OBJ_CREATE, now, &e);
-		if (rc == 0) {
-			memcpy(etag, now, sizeof(now));
+		op = (struct objstore_op){ .verb = OBJ_PUT, .key = key, .cond = sim_broken("swap-overwrites") ? OBJ_ANY : *etag ? OBJ_MATCH : OBJ_CREATE, .iov = &iov, .n_iov = 1, .want_etag = true };
+		memcpy(op.etag, etag, sizeof(op.etag));
+		rc = obox_run_one(s, &op, within_us);
+		if (rc == 0)
+			memcpy(etag, op.etag, sizeof(op.etag));
+		if (rc == 0 || (rc != ERR_EXISTS && rc != ERR_CONFLICT && !worth_another_try(rc)))
 			break;
-		}
-		if (rc != ERR_EXISTS && rc != ERR_CONFLICT && !worth_another_try(rc))
-			break;
-		buf_clear(&b);
-		got = objstore_get(s, key, &b, now, NULL);
-		if (got == 0 && b.len == len && !memcmp(b.data, data, len)) {
-			memcpy(etag, now, sizeof(now));
-			rc = 0;
-			break;
-		}
-		if (got == 0 && (!*etag || strcmp(now, etag) != 0)) {
-			rc = ERR_CONFLICT;
-			break;
-		}
-		if (got == ERR_NOTFOUND && *etag) {
-			rc = ERR_CONFLICT;
-			break;
-		}
-		if (got < 0 && got != ERR_NOTFOUND) {
-			rc = worth_another_try(rc) ? rc : ERR_UNAVAILABLE;
+		now = look_again(s, key, data, len, etag, within_us);
+		if (now == 0 || now == ERR_CONFLICT) {
+			rc = now;
 			break;
 		}
 		if (rc == ERR_CONFLICT || rc == ERR_EXISTS)
-			rc = ERR_BUSY;	/* unchanged after all: a race of two requests in the store */
+			rc = now == ERR_NOTFOUND ? ERR_BUSY /* a race of two requests in the store */ : ERR_UNAVAILABLE;
+		if (now != ERR_NOTFOUND)
+			break;
 	}
-	buf_free(&b);
-	return rc < 0 ? err_set(err, rc, "%s", e.msg[0] ? e.msg : key) : 0;
+	return rc < 0 ? err_set(err, rc, "%s", op.err.msg[0] ? op.err.msg : key) : 0;
 }

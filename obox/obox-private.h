@@ -284,6 +284,11 @@ char *user_key(const struct obox_user *u, const char *fmt, ...) __attribute__((f
 int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
 void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
+/* fn for 0 .. n-1, several at once where each has to wait for a store that is far away. */
+void obox_each(struct obox *ob, size_t n, void (*fn)(void *ctx, size_t i), void *ctx);
+void obox_evict(struct obox *ob, int64_t idle_us);	/* under upkeep_lock; -1: everybody who can be */
+bool obox_may_delete(struct obox_user *u);	/* is it certain that no other node has taken this user? */
+int obox_recover_others(struct obox *ob, struct err *err);	/* journals of other nodes of this state directory whose processes are gone */
 int obox_recover(struct obox *ob, const char *dir, struct err *err);
 /* The root object. get: 1 there, 0 not. put: swaps, see obox_swap. */
 int root_get(struct obox *ob, const char *prefix, struct manifest *man, char etag[OBJ_ETAG_MAX], struct err *err);

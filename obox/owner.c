@@ -40,13 +40,23 @@ int root_put(struct obox *ob, const char *prefix, const struct manifest *man, ch
 	int rc = manifest_encode(man, ob->cfg.keys, key, &b, err);
 
 	if (rc == 0)
-		rc = obox_swap(ob->cfg.index_store, key, b.data, b.len, etag, err);
+		rc = obox_swap(ob->cfg.index_store, key, b.data, b.len, etag, 0, err);
 	buf_free(&b);
 	free(key);
 	return rc;
 }
 
 /* --- does the owner live? 1, 0 (and its journal is replayed), <0 --- */
+
+/* A node that this machine knows nothing of may be one of several on this store; its journal is not here. */
+static int of_a_cluster(struct obox *ob, const char *node, struct err *err)
+{
+	char *key = mem_printf("%s%snode/%s", ob->prefix, *ob->prefix ? "/" : "", node);
+	int rc = objstore_key_valid(key) ? objstore_head(ob->cfg.index_store, key, NULL, err) : 0;
+
+	free(key);
+	return rc == 1 ? err_set(err, ERR_DENIED, "node %s shares this store with others: journal = store is needed to take its users", node) : rc;
+}
 
 /* On one machine: does a living process hold that node's lock file? */
 static int settle_here(struct obox *ob, const char *node, struct err *err)
@@ -56,6 +66,8 @@ static int settle_here(struct obox *ob, const char *node, struct err *err)
 
 	if (fd < 0 && errno != ENOENT)
 		rc = err_errno(err, "open", path);
+	else if (fd < 0)
+		rc = of_a_cluster(ob, node, err);
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
 		rc = 1;
 	else if (fd >= 0)
@@ -75,6 +87,13 @@ static int settle_owner(struct obox *ob, const struct manifest *man, struct obox
 	if (ob->cfg.cluster)
 		return ob->cfg.cluster->ops->owner(ob->cfg.cluster, man->node, man->incarnation, o, err);
 	return settle_here(ob, man->node, err);
+}
+
+bool obox_may_delete(struct obox_user *u)
+{
+	struct obox_cluster *c = u->ob->cfg.cluster;
+
+	return !u->lost && (!c || c->ops->serving(c));
 }
 
 static void own(struct obox_user *u, struct manifest *man)

@@ -428,17 +428,17 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 	return rc;
 }
 
-/* Is what is there an earlier write of ours, whose answer was lost?  1, and *etag is its; 0 it is somebody else's; <0: it
- * cannot be said now, and nobody must believe then that the user was lost: what is in the journal alone would go with it. */
+/* Is what is there an earlier write of ours, whose answer was lost?  1: then *etag is its; 0 somebody else's, <0 not known. */
 static int own_earlier_root(struct obox_user *u, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct manifest man;
 	char now[OBJ_ETAG_MAX];
 	int rc = root_get(u->ob, u->prefix, &man, now, err);
 
-	if (rc <= 0)
+	if (rc < 0)
 		return rc;
-	if (man.epoch != u->man.epoch || strcmp(man.node, u->man.node) != 0 || (man.incarnation && man.incarnation != u->man.incarnation))
+	if (rc == 0 || man.epoch != u->man.epoch || strcmp(man.node, u->man.node) != 0 ||
+	    (man.incarnation && man.incarnation != u->man.incarnation))
 		return 0;
 	memcpy(etag, now, sizeof(now));
 	return 1;
@@ -448,9 +448,9 @@ static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err
 {
 	struct obox_user *u = up->u;
 	struct err e = ERR_INIT;
-	int rc, i, own = 1;
+	int rc, own, i;
 
-	for (i = 0; i < 3 && own == 1; i++) {
+	for (i = 0; i < 3; i++) {
 		err_clear(&e);
 		rc = root_put(u->ob, u->prefix, &up->man, etag, &e);
 		if (rc != ERR_CONFLICT)
@@ -458,24 +458,10 @@ static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err
 		err_clear(&e);
 		own = own_earlier_root(u, etag, &e);
 		if (own == 0)
-			err_set(&e, rc, "%sroot is another owner's", u->prefix);
-		else
-			rc = own < 0 ? own : err_set(&e, ERR_BUSY, "%sroot: answers are lost", u->prefix);
+			break;
+		rc = own < 0 ? own : ERR_BUSY;
 	}
 	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
-}
-
-static void delete_obsolete(struct upload *up)
-{
-	struct objstore_op *ops = mem_calloc(up->n_obsolete, sizeof(*ops));
-	size_t i;
-
-	for (i = 0; i < up->n_obsolete; i++) {
-		ops[i].verb = OBJ_DELETE;
-		ops[i].key = up->obsolete[i];
-	}
-	obox_run_many(up->u->ob->cfg.index_store, ops, up->n_obsolete);
-	free(ops);
 }
 
 static void took(struct upload *up, const char *etag)
@@ -515,7 +501,7 @@ int upload_commit(struct upload *up, struct err *err)
 			stop_user(u, &e);
 		if (rc == 0) {
 			took(up, etag);
-			delete_obsolete(up);
+			objstore_delete_many(u->ob->cfg.index_store, (const char *const *)up->obsolete, up->n_obsolete, NULL);
 		}
 	}
 	upload_release(up);

@@ -99,7 +99,7 @@ static void probe_close(struct objstore *base)
 	free(p);		/* the store below is the fixture's */
 }
 
-static const struct objstore_ops probe_ops = { "probe", probe_submit, probe_cancel, probe_close };
+static const struct objstore_ops probe_ops = { "probe", probe_submit, probe_cancel, probe_close, NULL };
 
 struct objstore *probe_new(struct objstore *below, struct probe **p_r)
 {

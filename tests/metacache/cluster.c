@@ -49,7 +49,7 @@ static void gate_close(struct objstore *s)
 {
 }
 
-static const struct objstore_ops gate_ops = { "gate", gate_submit, NULL, gate_close };
+static const struct objstore_ops gate_ops = { .name = "gate", .submit = gate_submit, .close = gate_close };
 
 struct gate *gate_new(struct objstore *below)
 {
@@ -170,9 +170,13 @@ int cluster_teardown(void **state)
 	struct cluster *c = *state;
 	int i;
 
-	for (i = 0; i < NODES; i++)
+	for (i = 0; i < NODES; i++) {
 		if (c->node[i].ob)
 			node_close(c, i);
+		gate_free(&c->node[i].gate);	/* of one that could not be opened */
+	}
+	if (c->mail)
+		objstore_close(&c->mail);
 	if (c->between != c->mem)
 		objstore_close(&c->between);	/* takes what is below along */
 	else
@@ -198,6 +202,8 @@ int node_open(struct cluster *c, int i)
 	if (!n->gate)
 		n->gate = gate_new(c->between);
 	m.store = cfg.mail_store = cfg.index_store = gate_store(n->gate);
+	if (c->mail)
+		cfg.mail_store = c->mail;
 	err_clear(&c->err);
 	rc = metacache_new(&m, &n->mc, &c->err);
 	cfg.cluster = n->mc;

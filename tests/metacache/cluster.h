@@ -32,6 +32,7 @@ struct cluster {
 	char dir[64];
 	struct objstore *mem;		/* what is durable */
 	struct objstore *between;	/* a fault store around it, or mem */
+	struct objstore *mail;		/* the mail store where that is another one; NULL */
 	struct seal_keys *keys;
 	struct node {
 		struct gate *gate;

@@ -91,11 +91,14 @@ static void hot_paths_cost_few_requests(void **state)
 	struct obox_user *u;
 	struct gate_count n;
 	struct obox_view *v;
+	int k;
 
 	assert_int_equal(node_open(c, 0), 0);
 	assert_int_equal(node_open(c, 1), 0);
 	assert_int_equal(do_open(c, 0, "joe", &u), 0);
-	fill(c, 0, u, 1500);
+	fill(c, 0, u, 1600);
+	for (k = 1600; k < 100000; k *= 2)
+		assert_int_equal(do_copy(u, "INBOX", 1, (uint32_t)k, "INBOX", false), 0);
 	assert_int_equal(obox_mailbox_create(u, "there", 0, &c->err), 0);
 	gate_reset(c->node[0].gate);
 	assert_int_equal(do_save(c, 0, u, "INBOX", 1, NULL), 0);
@@ -117,8 +120,8 @@ static void hot_paths_cost_few_requests(void **state)
 	assert_int_equal(obox_view_open(u, "INBOX", false, NULL, NULL, &v, &c->err), 0);
 	obox_view_status(v, &st);
 	n = gate_count(c->node[1].gate);
-	print_message("# cold login and SELECT: %d requests\n", (int)n.total);
-	assert_int_equal(st.messages, 501);
+	print_message("# cold login and SELECT of %u messages: %d requests\n", st.messages, (int)n.total);
+	assert_int_equal(st.messages, k + 1 - 1000);
 	assert_true(n.total <= 5);
 	assert_int_equal(n.list, 0);
 	obox_view_close(&v);
@@ -140,7 +143,7 @@ static void a_long_journal_is_shortened(void **state)
 
 	assert_int_equal(node_open(c, 0), 0);
 	for (k = 0; k < 3; k++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "u%d", k);
 		assert_int_equal(do_open(c, 0, name, &u[k]), 0);
@@ -149,6 +152,7 @@ static void a_long_journal_is_shortened(void **state)
 		for (k = 0; k < 3; k++)
 			assert_int_equal(do_save(c, 0, u[k], "INBOX", i + 1, NULL), 0);
 		obox_upkeep(c->node[0].ob);
+		obox_tend(c->node[0].ob);
 		cluster_pass(c, 50);
 	}
 	cluster_pass(c, 1000);
@@ -159,7 +163,7 @@ static void a_long_journal_is_shortened(void **state)
 	cluster_pass(c, c->ttl_ms + 500);
 	gate_reset(c->node[1].gate);
 	for (k = 0; k < 3; k++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "u%d", k);
 		assert_int_equal(do_open(c, 1, name, &v), 0);
@@ -172,6 +176,51 @@ static void a_long_journal_is_shortened(void **state)
 	assert_int_equal(n.list, 0);
 }
 
+static bool is_message(const char *key)
+{
+	return strstr(key, "/m/") != NULL;
+}
+
+static int see_key(void *ctx, const struct objstore_list_item *item)
+{
+	assert_int_equal(is_message(item->key), ctx != NULL);
+	return 0;
+}
+
+/* Messages in a store that keeps no conditions, all else in one that does. */
+static void mail_may_be_in_a_store_of_its_own(void **state)
+{
+	struct cluster *c = *state;
+	struct obox_check check = { .bodies = true };
+	struct obox_user *u;
+	int i;
+
+	c->mail = objstore_mem_new();
+	c->mail->caps &= ~(unsigned)(OBJ_CAP_CREATE | OBJ_CAP_MATCH | OBJ_CAP_LAZY);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(node_open(c, i % 2), 0);
+		cluster_pass(c, c->ttl_ms * 3);
+		assert_int_equal(do_open(c, i % 2, "joe", &u), 0);
+		assert_int_equal(count_of(u, "INBOX"), i);
+		assert_int_equal(do_save(c, i % 2, u, "INBOX", i, NULL), 0);
+		assert_int_equal(obox_check(u, &check, &c->err), 0);
+		assert_int_equal(check.missing + check.damaged, 0);
+		obox_user_close(&u);
+		node_kill(c, i % 2);
+	}
+	assert_int_equal(objstore_each(c->mail, "", see_key, c, &c->err), 0);
+	assert_int_equal(objstore_each(c->mem, "", see_key, NULL, &c->err), 0);
+}
+
+static void a_store_without_conditions_is_refused(void **state)
+{
+	struct cluster *c = *state;
+
+	c->mem->caps &= ~(unsigned)OBJ_CAP_MATCH;
+	assert_int_equal(node_open(c, 0), ERR_INVALID);
+	assert_non_null(strstr(c->err.msg, "conditions"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -179,6 +228,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_released_user_goes_on_elsewhere, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_stopped_node_leaves_nothing_to_do, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(hot_paths_cost_few_requests, cluster_setup_stepped, cluster_teardown),
+		cmocka_unit_test_setup_teardown(mail_may_be_in_a_store_of_its_own, cluster_setup_stepped, cluster_teardown),
+		cmocka_unit_test_setup_teardown(a_store_without_conditions_is_refused, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_long_journal_is_shortened, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_user_of_a_live_node_is_sent_there, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_released_user_goes_on_elsewhere, cluster_setup_stepped, cluster_teardown),

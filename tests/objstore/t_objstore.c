@@ -1,4 +1,4 @@
-/* One contract, every driver: posix, memory, and a fault wrapper that does nothing. */
+/* One contract, every driver: posix, memory, a fault wrapper that does nothing and S3 with the test server. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,12 +7,15 @@
 
 #include "base/mem.h"
 #include "objstore/objstore.h"
+#include "tests/objstore/s3fix.h"
 
 #include <fcntl.h>
 #include <ftw.h>
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static struct s3fix server;
 
 struct fix {
 	char dir[64];
@@ -59,6 +62,16 @@ static int setup_fault(void **state)
 	f->s = objstore_fault_new(objstore_mem_new(), &none);
 	*state = f;
 	return 0;
+}
+
+static int setup_s3(void **state)
+{
+	struct objstore_settings set = s3fix_settings(&server);
+	struct fix *f = fix_new();
+
+	free(s3fix_ask(&server, "POST", "/-/odd", "{\"reset\": true, \"empty\": true}"));
+	*state = f;
+	return objstore_open(&set, &f->s, &f->err);
 }
 
 static int teardown(void **state)
@@ -223,6 +236,24 @@ static void racing_writers_have_one_winner_a_round(void **state)
 	buf_free(&b);
 }
 
+static void many_are_deleted_at_once(void **state)
+{
+	static const char *const keys[] = { "d/1", "d/2", "d/none", "d/3" };
+	struct fix *f = *state;
+	struct objstore_list_item *items;
+	size_t i, n;
+
+	for (i = 0; i < MEM_COUNT(keys); i++)
+		if (i != 2)
+			assert_int_equal(objstore_put(f->s, keys[i], "x", 1, OBJ_CREATE, NULL, &f->err), 0);
+	assert_int_equal(objstore_put(f->s, "d/kept", "x", 1, OBJ_CREATE, NULL, &f->err), 0);
+	assert_int_equal(objstore_delete_many(f->s, keys, MEM_COUNT(keys), &f->err), 0);
+	assert_int_equal(objstore_list(f->s, "d/", NULL, 0, &items, &n, &f->err), 0);
+	assert_int_equal(n, 1);
+	assert_string_equal(items[0].key, "d/kept");
+	objstore_items_free(items, n);
+}
+
 static void processes_swap_without_losing_one(void **state)
 {
 	struct fix *f = *state;
@@ -324,12 +355,20 @@ static void faults_come_from_the_seed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CONTRACT(setup_posix), CONTRACT(setup_mem), CONTRACT(setup_fault),
+		CONTRACT(setup_posix), CONTRACT(setup_mem), CONTRACT(setup_fault), CONTRACT(setup_s3),
+		cmocka_unit_test_setup_teardown(many_are_deleted_at_once, setup_posix, teardown),
+		cmocka_unit_test_setup_teardown(many_are_deleted_at_once, setup_s3, teardown),
 		cmocka_unit_test_setup_teardown(processes_swap_without_losing_one, setup_posix, teardown),
 		cmocka_unit_test_setup_teardown(left_over_temporary_files_are_removed, setup_posix, teardown),
 		cmocka_unit_test_setup_teardown(lazy_puts_are_durable_after_sync_only, setup_mem, teardown),
 		cmocka_unit_test_setup_teardown(faults_come_from_the_seed, setup_fault, teardown),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int rc;
+
+	if (s3fix_start(&server, NULL) < 0)
+		return 99;
+	rc = cmocka_run_group_tests(tests, NULL, NULL);
+	s3fix_stop(&server);
+	return rc;
 }

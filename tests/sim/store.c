@@ -428,7 +428,7 @@ static void nothing(struct objstore *s)
 
 struct objstore *store_of_life(struct life *l)
 {
-	static const struct objstore_ops ops = { "simulated", store_submit, NULL, nothing };
+	static const struct objstore_ops ops = { .name = "simulated", .submit = store_submit, .close = nothing };
 	struct net *n = MEM_NEW(struct net);
 
 	n->base.ops = &ops;

@@ -1,0 +1,12 @@
+/* A store as settings name it. */
+#include "objstore/objstore.h"
+
+int objstore_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err)
+{
+	*s_r = NULL;
+	if (!strcmp(set->driver, "posix"))
+		return objstore_posix_open(set->path, s_r, err);
+	if (!strcmp(set->driver, "s3"))
+		return objstore_s3_open(set, s_r, err);
+	return err_set(err, ERR_INVALID, "object store: there is no driver \"%s\"", set->driver);
+}
