@@ -5,7 +5,7 @@
 
 #include <unistd.h>
 
-enum { WATCHED = 2, BUSY_TRIES = 40, BUSY_WAIT_US = 50000 };
+enum { WATCHED = 2, BUSY_TRIES = 40, BUSY_WAIT_US = 50000, CLAIM_TTLS = 4 };
 
 /* The node's record now and since when it has not changed; 1, 0 there is none, <0. */
 static int observe(struct metacache *mc, const char *node, struct peer *out, struct err *err)
@@ -29,10 +29,15 @@ static int observe(struct metacache *mc, const char *node, struct peer *out, str
 	return 1;
 }
 
-/* Has it given no sign for its whole TTL? */
+/* Has it given no sign for so many of its TTLs? */
+static bool silent_for(const struct metacache *mc, const struct peer *p, int ttls)
+{
+	return mc_now(mc) - p->since_us >= (int64_t)p->rec.ttl_ms * 1000 * ttls;
+}
+
 static bool silent(const struct metacache *mc, const struct peer *p)
 {
-	return mc_now(mc) - p->since_us >= (int64_t)p->rec.ttl_ms * 1000;
+	return silent_for(mc, p, 1);
 }
 
 /* May this node claim it now?  1, 0 not yet, <0. */
@@ -49,7 +54,8 @@ static int claimable(struct metacache *mc, const struct peer *p, struct err *err
 		return 1;	/* an attempt of this node's that was cut short */
 	if (!silent(mc, p))
 		return 0;
-	if (!strcmp(p->rec.claimer, p->rec.node))
+	/* a claimer that lives may have given up half-way, and nothing need ever bring it back to it; two at work do no harm */
+	if (!strcmp(p->rec.claimer, p->rec.node) || silent_for(mc, p, CLAIM_TTLS))
 		return 1;
 	rc = observe(mc, p->rec.claimer, &claimer, err);
 	if (rc < 0)
