@@ -7,3 +7,5 @@ check_PROGRAMS += %reldir%/culver-sim
 	%reldir%/store.c %reldir%/trace.c %reldir%/world.c %reldir%/model.c %reldir%/model.h %reldir%/client.c
 %canon_reldir%_culver_sim_CPPFLAGS = $(AM_CPPFLAGS) -DCULVER_SIM
 %canon_reldir%_culver_sim_LDADD = %reldir%/libundertest.a crypt/libseal.a $(MIME_LIBS) $(ZSTD_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) -lm
+TESTS += %reldir%/t_sim.sh
+EXTRA_DIST += %reldir%/t_sim.sh %reldir%/README.md

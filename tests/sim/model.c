@@ -441,7 +441,7 @@ static void settle_time(struct life *l, struct m_msg *m, int64_t before)
 
 void model_life_over(struct life *l)
 {
-	int64_t before = sim_now - sim_flag_delay() * 2 - 300000;
+	int64_t before = l->fenced ? 0 : sim_now - sim_flag_delay() * 2 - 300000;	/* one that was taken over has not noticed at once */
 	struct m_box *b;
 	struct op *op;
 	unsigned i;

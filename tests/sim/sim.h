@@ -114,7 +114,7 @@ struct life {	/* one incarnation: from start to end of a process */
 	struct obox *ob;
 	struct objstore *store;
 	unsigned clients;
-	bool fenced;
+	bool fenced;			/* it knows that it was taken over */
 	struct net *net;		/* store.c */
 	struct oplock { bool structure, flags; unsigned others; } locks[4];	/* of users: client.c */
 };

@@ -1,0 +1,36 @@
+#!/bin/sh
+# The simulator without and with each deliberate breakage (README.md).  CULVER_SIM_SEEDS: seeds without one (nightly:
+# 100000); under CULVER_SLOW (sanitizers) few, and only breakages that are caught at once.
+sim=${top_builddir:-.}/tests/sim/culver-sim
+slow=${CULVER_SLOW:-1}
+n=0
+
+result() {	# ok-or-not, text
+	n=$((n + 1))
+	echo "$1 $n - $2"
+}
+
+# name and within how many seeds it has to be caught
+quick="ack-before-journal:60 epoch-not-raised:60 no-takeover:60 references-not-counted:60 shown-before-durable:60 segment-not-adopted:60
+	tail-not-rewritten:60 store-ignores-conditions:60 swap-overwrites:60 no-seal:120 modseq-goes-back:120 lost-save-kept:120
+	modseq-ends-forgotten:120 uidnext-given-back:160 ack-behind-gap:160"
+rare="no-read-back:800 flying-save-uploaded:800 no-fence:1500"
+seeds=${CULVER_SIM_SEEDS:-1500}
+if [ "$slow" -gt 1 ]; then
+	seeds=${CULVER_SIM_SEEDS:-40}
+	rare=
+fi
+
+out=$($sim --seeds 1-"$seeds" --lines 80 2>&1)
+if [ $? -eq 0 ]; then result ok "no promise is broken in $seeds worlds"; else result "not ok" "no promise is broken in $seeds worlds"; fi
+echo "$out" | sed 's/^/# /'
+for b in $quick $rare; do
+	name=${b%:*}
+	out=$($sim --seeds 1-"${b#*:}" --break "$name" --quiet 2>&1)
+	case $? in
+	1) result ok "$name is caught";;
+	*) result "not ok" "$name is caught within ${b#*:} seeds";;
+	esac
+	echo "$out" | grep -E '^(seed|[0-9]+ seeds)' | sed 's/^/# /'
+done
+echo "1..$n"
