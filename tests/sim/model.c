@@ -9,6 +9,7 @@ const char *const m_names[M_NAMES] = { "INBOX", "A", "B", "C" };
 struct m_user m_users[USERS];
 struct sim_counts sim_counts;
 bool sim_strict;
+enum { TROUBLE_LASTS_US = 3500000 };	/* a request waits so long for its answer */
 static struct op *ops;
 static uint64_t seq;
 static uint32_t n_contents;
@@ -430,12 +431,13 @@ void model_acked(struct op *op, const uint32_t *uids)
 
 /* --- flags --- */
 
+/* What was acknowledged in time, while the way to the store was as it should be, and no request without an answer was left. */
 static void settle_time(struct life *l, struct m_msg *m, int64_t before)
 {
 	size_t i;
 
 	for (i = 0; i < m->n_f; i++)
-		if (m->f[i].acked && m->f[i].life == l->id && m->f[i].at < before && l->trouble < m->f[i].at)
+		if (m->f[i].acked && m->f[i].life == l->id && m->f[i].at < before && l->trouble + TROUBLE_LASTS_US < m->f[i].at)
 			m->f[i].firm = true;
 }
 
