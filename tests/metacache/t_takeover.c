@@ -528,6 +528,30 @@ static void a_damaged_journal_object_holds_up_nobody(void **state)
 	obox_user_close(&ann);
 }
 
+/* A client looks for new mail at UIDNEXT and above: what lies below what it was told must not become new. */
+static void a_uidnext_that_was_told_stays(void **state)
+{
+	struct cluster *c = *state;
+	struct obox_status told, now;
+	struct obox_user *u;
+
+	assert_int_equal(node_open(c, 0), 0);
+	u = must_open(c, 0, "joe");
+	assert_int_equal(do_save(c, 0, u, "INBOX", 1, NULL), 0);
+	gate_fail_after(c->node[0].gate, 0);
+	assert_true(do_save(c, 0, u, "INBOX", 2, NULL) < 0);
+	assert_int_equal(obox_mailbox_status(u, "INBOX", &told, &c->err), 0);
+	obox_user_close(&u);
+	node_kill(c, 0);
+	assert_int_equal(node_open(c, 1), 0);
+	cluster_pass(c, c->ttl_ms * 3);
+	u = must_open(c, 1, "joe");
+	assert_int_equal(obox_mailbox_status(u, "INBOX", &now, &c->err), 0);
+	assert_true(now.uidnext >= told.uidnext);
+	assert_true(now.highestmodseq > told.highestmodseq);
+	obox_user_close(&u);
+}
+
 /* A client that saw a flag change which was lost with its node is told to start afresh. */
 static void a_lost_flag_change_is_known_to_be_lost(void **state)
 {
@@ -595,6 +619,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_owner_may_die_at_any_call, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_record_without_its_object_is_dropped, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_journal_object_holds_up_nobody, cluster_setup_stepped, cluster_teardown),
+		cmocka_unit_test_setup_teardown(a_uidnext_that_was_told_stays, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_lost_flag_change_is_known_to_be_lost, cluster_setup_stepped, cluster_teardown),
 	};
 

@@ -421,7 +421,7 @@ void model_acked(struct op *op, const uint32_t *uids)
 	}
 	if (op->kind == OP_FLAGS)
 		flags_acked(op);
-	else
+	else if (op->kind != OP_EXPUNGE && (op->n || op->kind >= OP_CREATE))	/* what changed nothing waited for nothing */
 		note_durable(&m_users[op->user], op);
 	if (op->kind == OP_DELETE && op->box)
 		op->box->gone = true;
