@@ -20,7 +20,7 @@ static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
 static const char *const formats[] = { "text", "json", NULL };
 static const char *const plaintexts[] = { "loopback", "nowhere", "anywhere", NULL };
 static const char *const tls_versions[] = { "TLSv1.2", "TLSv1.3", NULL };
-static const char *const journals[] = { "local", "store", NULL };
+static const char *const journals[] = { "auto", "local", "store", NULL };
 static const char *const mail_drivers[] = { "posix", "s3", NULL }, *const index_drivers[] = { "posix", "s3", "mail_store", NULL };
 static const char *const addressings[] = { "auto", "path", "virtual", NULL };
 static const char *const credential_sources[] = { "auto", "settings", "environment", "file", "imds", "web-identity", NULL };
@@ -180,8 +180,8 @@ const struct set_opt conf_table[] = {
 	{ "ssl_min_protocol", SET_CHOICE, FIELD(ssl_min_protocol), .def = "TLSv1.2", .choices = tls_versions, .doc = "Oldest version of TLS that is spoken." },
 	{ "ssl_cipher_list", SET_STRING, FIELD(ssl_cipher_list), .def = "", .doc = "Ciphers of TLS 1.2 in OpenSSL's notation. Left out: OpenSSL's own choice." },
 	{ "ssl_ciphersuites", SET_STRING, FIELD(ssl_ciphersuites), .def = "", .doc = "Ciphers of TLS 1.3. Left out: OpenSSL's own choice." },
-	{ "journal", SET_CHOICE, FIELD(journal), .def = "local", .choices = journals,
-	  .doc = "Where changes are first written. local: a file in state_dir; this server is the only one on its store. "
+	{ "journal", SET_CHOICE, FIELD(journal), .def = "auto", .choices = journals,
+	  .doc = "Where changes are first written. auto: local when the index store is a directory, else store. local: a file in state_dir; this server is the only one on its store. "
 		 "store: the store; any number of servers may share it, each with a \"listen node\", and what is lost with a server's disk was never acknowledged." },
 	{ "node_address", SET_STRING, FIELD(node_address), .def = "",
 	  .doc = "The name or address under which other servers that share the store reach this one's \"listen node\". Left out: the address of that section, or hostname when that is *." },
@@ -206,6 +206,13 @@ const struct set_opt conf_table[] = {
 		 "imap, imaps, pop3 and pop3s on all addresses, and always the unix socket lmtp.sock in run_dir." },
 	{ .type = SET_END }
 };
+
+bool conf_journal_in_store(const struct conf *c)
+{
+	const struct conf_store *index = c->index_store.driver == CONF_STORE_MAIL ? &c->mail_store : &c->index_store;
+
+	return c->journal == CONF_JOURNAL_STORE || (c->journal == CONF_JOURNAL_AUTO && index->driver != CONF_STORE_POSIX);
+}
 
 const char *conf_protocol_name(unsigned protocol)
 {

@@ -10,7 +10,7 @@
 enum conf_protocol { CONF_PROTO_BY_NAME, CONF_IMAP, CONF_IMAPS, CONF_POP3, CONF_POP3S, CONF_LMTP, CONF_NODE };
 enum conf_tls { CONF_TLS_AUTO, CONF_TLS_NO, CONF_TLS_STARTTLS, CONF_TLS_IMPLICIT };
 enum conf_plaintext { CONF_PLAIN_LOOPBACK, CONF_PLAIN_NOWHERE, CONF_PLAIN_ANYWHERE };
-enum conf_journal { CONF_JOURNAL_LOCAL, CONF_JOURNAL_STORE };
+enum conf_journal { CONF_JOURNAL_AUTO, CONF_JOURNAL_LOCAL, CONF_JOURNAL_STORE };
 enum conf_ssl_min { CONF_TLS12, CONF_TLS13 };
 
 struct conf_listen {
@@ -77,6 +77,8 @@ static inline struct conf_listen *conf_listener(const struct conf *c, size_t i)
 const char *conf_needs_restart(const struct conf *a, const struct conf *b);
 /* Gives those settings in fresh the values they have in running. */
 void conf_keep(const struct conf *running, struct conf *fresh);
+/* Does the journal go into the store (and are there other nodes)?  auto: when the index store is over the network. */
+bool conf_journal_in_store(const struct conf *c);
 /* The words of conf_store's choices, as objstore_settings takes them. */
 const char *conf_driver_name(unsigned driver);
 const char *conf_addressing_name(unsigned addressing);
