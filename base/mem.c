@@ -2,7 +2,10 @@
 
 #include <stdarg.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <unistd.h>
+
+enum { LARGE_PAGE = 2 << 20 };
 
 static void out_of_memory(void)
 {
@@ -27,6 +30,16 @@ void *mem_calloc(size_t n, size_t size)
 
 	if (!p)
 		out_of_memory();
+	return p;
+}
+
+void *mem_calloc_large(size_t n, size_t size)
+{
+	unsigned char *p = mem_calloc(n, size);
+	uintptr_t from = ((uintptr_t)p + LARGE_PAGE - 1) & ~(uintptr_t)(LARGE_PAGE - 1), to = ((uintptr_t)p + n * size) & ~(uintptr_t)(LARGE_PAGE - 1);
+
+	if (to > from)
+		(void)madvise((void *)from, to - from, MADV_HUGEPAGE);
 	return p;
 }
 

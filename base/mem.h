@@ -10,6 +10,8 @@
 
 void *mem_alloc(size_t size);			/* zeroed */
 void *mem_calloc(size_t n, size_t size);	/* zeroed; n * size is checked */
+/* As mem_calloc, for arrays of megabytes that are filled at once: asks for large pages. */
+void *mem_calloc_large(size_t n, size_t size);
 void *mem_realloc(void *p, size_t size);
 /* Grows *p (elements of elem bytes, capacity *cap) to hold at least want
  * elements; doubles.  The new part is not zeroed. */

@@ -17,8 +17,7 @@ static const char *str(json_t *line, const char *key)
 	return s ? s : "";
 }
 
-/* Sends one request and shows findings and progress; the last line is *last. */
-static int run_long(struct ctl *c, const char *what, json_t *req, json_t **last, struct err *err)
+int ctl_run_long(struct ctl *c, const char *what, json_t *req, json_t **last, struct err *err)
 {
 	json_t *line;
 	int rc = ctl_send(c, req, NULL, 0, err);
@@ -41,36 +40,52 @@ static int run_long(struct ctl *c, const char *what, json_t *req, json_t **last,
 	return rc;
 }
 
-/* The users a command is for: one named, or with --all everybody in the store. */
-static int each_user(struct ctl *c, bool all, int (*fn)(struct ctl *c, const char *user, struct err *err), struct err *err)
+int ctl_users(struct ctl *c, const char *after, json_t **users, struct err *err)
 {
-	json_t *users, *line, *v;
-	int status = CTL_OK, s, rc;
-	size_t i;
+	json_t *req = json_pack("{s:s}", "op", "users"), *line;
+	int rc;
 
-	if (!all)
-		return fn(c, c->argv[0], err);
-	users = json_array();
-	rc = ctl_send(c, json_pack("{s:s}", "op", "users"), NULL, 0, err);
+	if (after)
+		json_object_set_new(req, "after", json_string(after));
+	*users = json_array();
+	rc = ctl_send(c, req, NULL, 0, err);
 	while (rc == 0 && (rc = ctl_next(c, &line, err)) == 1) {
-		json_array_append(users, json_object_get(line, "user"));
+		json_array_append(*users, json_object_get(line, "user"));
 		json_decref(line);
 		rc = 0;
 	}
 	if (rc == 0) {
 		json_decref(line);
-		json_array_foreach(users, i, v) {
-			struct err e = ERR_INIT;
+		return 0;
+	}
+	json_decref(*users);
+	*users = NULL;
+	return rc;
+}
 
-			s = fn(c, json_string_value(v), &e);
-			if (s < 0)
-				s = ctl_fail(&e);
-			if (s > status)
-				status = s;
-		}
+/* The users a command is for: one named, or with --all everybody in the store. */
+static int each_user(struct ctl *c, bool all, int (*fn)(struct ctl *c, const char *user, struct err *err), struct err *err)
+{
+	int status = CTL_OK, s, rc;
+	json_t *users, *v;
+	size_t i;
+
+	if (!all)
+		return fn(c, c->argv[0], err);
+	rc = ctl_users(c, NULL, &users, err);
+	if (rc < 0)
+		return rc;
+	json_array_foreach(users, i, v) {
+		struct err e = ERR_INIT;
+
+		s = fn(c, json_string_value(v), &e);
+		if (s < 0)
+			s = ctl_fail(&e);
+		if (s > status)
+			status = s;
 	}
 	json_decref(users);
-	return rc < 0 ? rc : status;
+	return status;
 }
 
 static int run_for_users(struct ctl *c, const char *usage, int (*fn)(struct ctl *c, const char *user, struct err *err))
@@ -100,7 +115,7 @@ static int sums(struct ctl *c, const char *user, json_t *last)
 static int check_one(struct ctl *c, const char *user, struct err *err)
 {
 	json_t *last;
-	int rc = run_long(c, user, json_pack("{s:s, s:s, s:b, s:b}", "op", "user.check", "user", user, "bodies", opt.bodies, "repair", opt.repair), &last, err);
+	int rc = ctl_run_long(c, user, json_pack("{s:s, s:s, s:b, s:b}", "op", "user.check", "user", user, "bodies", opt.bodies, "repair", opt.repair), &last, err);
 
 	if (rc == 0) {
 		rc = sums(c, user, last);
@@ -119,7 +134,7 @@ int cmd_check(struct ctl *c)
 static int rebuild_one(struct ctl *c, const char *user, struct err *err)
 {
 	json_t *last;
-	int rc = run_long(c, user, json_pack("{s:s, s:s, s:b}", "op", "user.rebuild", "user", user, "force", opt.force), &last, err);
+	int rc = ctl_run_long(c, user, json_pack("{s:s, s:s, s:b}", "op", "user.rebuild", "user", user, "force", opt.force), &last, err);
 
 	if (rc == 0) {
 		rc = sums(c, user, last);
@@ -138,7 +153,7 @@ static int gc_one(struct ctl *c, const char *user, struct err *err)
 {
 	json_t *last;
 	char size[16];
-	int rc = run_long(c, user, json_pack("{s:s, s:s, s:b}", "op", "user.gc", "user", user, "ignore_grace", opt.now), &last, err);
+	int rc = ctl_run_long(c, user, json_pack("{s:s, s:s, s:b}", "op", "user.gc", "user", user, "ignore_grace", opt.now), &last, err);
 
 	if (rc < 0)
 		return rc;

@@ -49,6 +49,11 @@ void ctl_disconnect(struct ctl *c);
 /* Sends req (borrowed) to every worker in turn; fn sees each line of each. */
 int ctl_each_worker(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err);
 
+/* Sends one request and shows its findings and progress; the last line is *last. */
+int ctl_run_long(struct ctl *c, const char *what, json_t *req, json_t **last, struct err *err);
+/* The names of all users in the store behind the one named (NULL: of all), in the order of their keys. */
+int ctl_users(struct ctl *c, const char *after, json_t **users, struct err *err);
+
 /* --- saying things (output.c) --- */
 int ctl_fail(const struct err *err);			/* prints, gives the status for the error's class */
 void ctl_print(struct ctl *c, json_t *line);		/* as JSON in one line; borrowed */
@@ -70,6 +75,8 @@ int cmd_import(struct ctl *c);
 int cmd_export(struct ctl *c);
 int cmd_check(struct ctl *c);
 int cmd_rebuild(struct ctl *c);
+int cmd_scrub(struct ctl *c);
+int cmd_log(struct ctl *c);
 int cmd_gc(struct ctl *c);
 int cmd_undelete(struct ctl *c);
 int cmd_flush(struct ctl *c);

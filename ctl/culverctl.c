@@ -20,6 +20,8 @@ static const struct {
 	{ "export", cmd_export, "USER PATH [--mailbox NAME] [--format mbox|maildir|eml] [--uid N]" },
 	{ "check", cmd_check, "USER|--all [--bodies] [--repair]\tis every message there and whole?" },
 	{ "rebuild", cmd_rebuild, "USER|--all [--force]\tall of a user from the message objects alone" },
+	{ "scrub", cmd_scrub, "USER|--all [--bodies] [--repair] [--resume FILE]\tthe store against the logs, without taking users over" },
+	{ "log", cmd_log, "show USER\tthe records of a user's log" },
 	{ "gc", cmd_gc, "USER|--all [--now]\tdelete what was expunged before the grace period" },
 	{ "undelete", cmd_undelete, "USER [--list] [--mailbox NAME] [--since TIME] [--to NAME]\tbring expunged mail back" },
 	{ "flush", cmd_flush, "USER|--all\tupload logs and snapshots now" },

@@ -3,7 +3,9 @@ culverctl_SOURCES = \
 	%reldir%/client.c \
 	%reldir%/cmd-export.c \
 	%reldir%/cmd-import.c \
+	%reldir%/cmd-log.c \
 	%reldir%/cmd-mailbox.c \
+	%reldir%/cmd-scrub.c \
 	%reldir%/cmd-store.c \
 	%reldir%/cmd-store-bench.c \
 	%reldir%/cmd-upkeep.c \

@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { BACKLOG = 4096 };
+enum { BACKLOG = 4096, BUSY_TRIES = 250, BUSY_WAIT_MS = 20 };
 
 static int bind_unix(const char *path, mode_t mode, struct err *err)
 {
@@ -62,20 +62,36 @@ static socklen_t make_address(const char *address, unsigned port, bool v4_only, 
 	return sizeof(*in);
 }
 
-static int bind_inet(const char *address, unsigned port, bool v4_only, const char *where, struct err *err)
+/* At a start the gates of a master that was killed may still hold the address
+ * for the moment they need to notice. */
+static int bind_patiently(int fd, const struct sockaddr_storage *ss, socklen_t len, const char *where, bool wait)
+{
+	int tries;
+
+	for (tries = 0; bind(fd, (const struct sockaddr *)ss, len) < 0; tries++) {
+		if (errno != EADDRINUSE || !wait || tries == BUSY_TRIES)
+			return -1;
+		if (tries == 0)
+			log_event(LOG_WARN, "address is in use: waiting for the process that has it to end", LF_S("address", where), LF_END);
+		usleep(BUSY_WAIT_MS * 1000);
+	}
+	return 0;
+}
+
+static int bind_inet(const char *address, unsigned port, bool v4_only, const char *where, bool wait, struct err *err)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = make_address(address, port, v4_only, &ss);
 	int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1, only6 = strcmp(address, "*") != 0, rc = 0;
 
 	if (fd < 0 && errno == EAFNOSUPPORT && !strcmp(address, "*") && !v4_only)
-		return bind_inet(address, port, true, where, err);
+		return bind_inet(address, port, true, where, wait, err);
 	if (fd < 0)
 		return err_errno(err, "socket", where);
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (ss.ss_family == AF_INET6)
 		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only6, sizeof(only6));
-	if (bind(fd, (struct sockaddr *)&ss, len) < 0)
+	if (bind_patiently(fd, &ss, len, where, wait) < 0)
 		rc = err_errno(err, "bind", where);
 	else if (listen(fd, BACKLOG) < 0)
 		rc = err_errno(err, "listen", where);
@@ -86,7 +102,7 @@ static int bind_inet(const char *address, unsigned port, bool v4_only, const cha
 
 static int open_one(const struct conf_listen *l, const char *address, const struct bound *old, struct bound **tail, struct err *err)
 {
-	bool path = *address == '/', v6 = strchr(address, ':');
+	bool path = *address == '/', v6 = strchr(address, ':'), starting = !old;
 	struct bound *b = MEM_NEW(struct bound);
 
 	b->where = path ? mem_strdup(address) : mem_printf(v6 ? "[%s]:%u" : "%s:%u", address, (unsigned)l->port);
@@ -100,7 +116,7 @@ static int open_one(const struct conf_listen *l, const char *address, const stru
 	else if (path)
 		b->fd = bind_unix(address, (mode_t)strtoul(l->mode, NULL, 8), err);
 	else
-		b->fd = bind_inet(address, (unsigned)l->port, false, b->where, err);
+		b->fd = bind_inet(address, (unsigned)l->port, false, b->where, starting, err);
 	*tail = b;
 	return b->fd < 0 ? b->fd : 0;
 }

@@ -1,14 +1,14 @@
 /* Bundles: the plain bytes of snapshots, manifests and log segments, and
  * putting them into the store packed and sealed.  Byte tables: docs/format.md.
  *
- * A mailbox snapshot holds the index as an array of fixed-size records in the
- * byte order and layout of struct obox_msg, so that loading is one copy. */
+ * A mailbox snapshot holds the index in columns (columns.c); the first
+ * version held the records as they are in memory, and is still read. */
 #include "obox/obox-private.h"
 
 _Static_assert(sizeof(struct obox_msg) == 80, "the record layout is part of the format");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bundles hold little-endian records");
 
-enum { BUNDLE_VERSION = 1, PACK_RAW = 0, PACK_ZSTD = 1 };
+enum { BUNDLE_VERSION = 1, MAILBOX_RECORDS = 1, MAILBOX_COLUMNS = 2, PACK_RAW = 0, PACK_ZSTD = 1 };
 
 static void hash_bytes(const void *p, size_t len, unsigned char hash[32])
 {
@@ -96,7 +96,7 @@ void mbox_encode(const struct mbox *m, struct buf *out)
 	size_t i;
 
 	buf_adds(out, "CULI");
-	buf_put8(out, BUNDLE_VERSION);
+	buf_put8(out, MAILBOX_COLUMNS);
 	buf_add(out, m->guid.b, sizeof(m->guid.b));
 	buf_put32(out, m->uidvalidity);
 	buf_put32(out, m->uidnext);
@@ -114,7 +114,7 @@ void mbox_encode(const struct mbox *m, struct buf *out)
 		buf_putv(out, m->gone[i].hi - m->gone[i].lo);
 	}
 	buf_put64(out, m->n);
-	buf_add(out, m->msgs, (size_t)m->n * sizeof(*m->msgs));
+	columns_encode(m->msgs, m->n, out);
 }
 
 static int check_msgs(const struct mbox *m, struct err *err)
@@ -130,17 +130,32 @@ static int check_msgs(const struct mbox *m, struct err *err)
 	return 0;
 }
 
-static void take_msgs(struct mbox *m, const void *p, size_t n)
+/* The messages follow: n of them, up to the end. */
+static int get_msgs(struct mbox *m, struct rd *r, unsigned version, uint64_t n, struct err *err)
+{
+	const void *records;
+
+	if (r->failed || !(version == MAILBOX_COLUMNS ? columns_fit(r, n) : n <= UINT32_MAX && n * sizeof(*m->msgs) == rd_left(r)))
+		return err_set(err, ERR_CORRUPT, "mailbox snapshot is cut");
+	m->msgs = mem_calloc_large((size_t)n, sizeof(*m->msgs));
+	m->cap = (size_t)n;
+	if (version == MAILBOX_COLUMNS) {
+		if (columns_decode(r, m->msgs, (size_t)n, err) < 0)
+			return ERR_CORRUPT;
+	} else if ((records = rd_bytes(r, (size_t)n * sizeof(*m->msgs))) != NULL) {
+		memcpy(m->msgs, records, (size_t)n * sizeof(*m->msgs));
+	}
+	m->n = (uint32_t)n;
+	return r->p == r->end ? 0 : err_set(err, ERR_CORRUPT, "mailbox snapshot goes on behind its end");
+}
+
+static void count_msgs(struct mbox *m)
 {
 	size_t i;
 
-	m->msgs = mem_alloc(n * sizeof(*m->msgs));
-	m->cap = n;
-	memcpy(m->msgs, p, n * sizeof(*m->msgs));
-	m->n = (uint32_t)n;
 	m->unseen = m->n_deleted = 0;
 	m->size = m->deleted_size = 0;
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < m->n; i++) {
 		m->size += m->msgs[i].size;
 		m->unseen += !(m->msgs[i].flags & OBOX_SEEN);
 		if (m->msgs[i].flags & OBOX_DELETED) {
@@ -153,10 +168,12 @@ static void take_msgs(struct mbox *m, const void *p, size_t n)
 int mbox_decode(struct mbox *m, const void *data, size_t len, struct err *err)
 {
 	struct rd r = rd_init(data, len);
-	const void *magic = rd_bytes(&r, 4), *guid, *recs;
+	const void *magic = rd_bytes(&r, 4), *guid;
+	unsigned version = rd_8(&r);
 	uint64_t n, i;
+	int rc;
 
-	if (!magic || memcmp(magic, "CULI", 4) != 0 || rd_8(&r) != BUNDLE_VERSION)
+	if (!magic || memcmp(magic, "CULI", 4) != 0 || (version != MAILBOX_RECORDS && version != MAILBOX_COLUMNS))
 		return err_set(err, ERR_CORRUPT, "not a mailbox snapshot of a known version");
 	guid = rd_bytes(&r, sizeof(m->guid.b));
 	if (!guid || memcmp(guid, m->guid.b, sizeof(m->guid.b)) != 0)
@@ -184,10 +201,10 @@ int mbox_decode(struct mbox *m, const void *data, size_t len, struct err *err)
 		m->gone[m->n_gone++] = v;
 	}
 	n = rd_64(&r);
-	if (r.failed || n > UINT32_MAX || n * sizeof(*m->msgs) != rd_left(&r))
-		return err_set(err, ERR_CORRUPT, "mailbox snapshot is cut");
-	recs = rd_bytes(&r, (size_t)n * sizeof(*m->msgs));
-	take_msgs(m, recs ? recs : "", (size_t)n);
+	rc = get_msgs(m, &r, version, n, err);
+	if (rc < 0)
+		return rc;
+	count_msgs(m);
 	m->loaded = true;
 	m->dirty = false;
 	return check_msgs(m, err);

@@ -28,7 +28,7 @@ static void __attribute__((format(printf, 3, 4))) say(struct obox_check *c, bool
 }
 
 /* Every byte against the SHA-256 in the save record. */
-static int verify_body(struct obox_user *u, const struct obox_msg *m, struct err *err)
+int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err)
 {
 	unsigned char *piece = mem_realloc(NULL, OBOX_CHUNK), sha[32];
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -65,7 +65,7 @@ static int check_msg(struct checking *k, const char *mailbox, const struct obox_
 	k->c->messages++;
 	hmap_put(&k->seen, key, strlen(key), k);
 	if (k->c->bodies)
-		rc = verify_body(k->u, m, &e) < 0 ? e.code : 1;
+		rc = check_body(k->u, m, &e) < 0 ? e.code : 1;
 	else
 		rc = objstore_head(k->u->ob->cfg.mail_store, key, NULL, &e);
 	if (rc == 0 || rc == ERR_NOTFOUND) {

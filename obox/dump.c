@@ -302,11 +302,17 @@ static int next_key(struct objstore *s, const char *prefix, const char *after, c
 	return rc;
 }
 
-int obox_users(struct obox *ob, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err)
+int obox_users(struct obox *ob, const char *after_user, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err)
 {
 	char *prefix = mem_printf("%s%su/", ob->prefix, *ob->prefix ? "/" : ""), *after = NULL;
 	int rc;
 
+	if (after_user) {
+		char *last = obox_user_prefix(ob->prefix, after_user);
+
+		after = mem_printf("%s~", last);
+		free(last);
+	}
 	for (;;) {
 		char *key = NULL, *user;
 		const char *name, *end;

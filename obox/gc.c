@@ -255,7 +255,8 @@ static int sweep(struct obox_user *u, int64_t older, struct obox_gc_stats *st, s
 		keep(&w, user_key(u, "idx/%s/%010" PRIx64 ".%08" PRIx64, hex, m->snap.lsn, m->snap.epoch));
 	}
 	for (i = 0; i < u->st.n_blocks; i++)
-		keep(&w, user_key(u, "sum/%08" PRIx64 "-%08" PRIx64, u->st.blocks[i].epoch, u->st.blocks[i].n));
+		if (u->st.blocks[i].n)
+			keep(&w, user_key(u, "sum/%08" PRIx64 "-%08" PRIx64, u->st.blocks[i].epoch, u->st.blocks[i].n));
 	pthread_mutex_unlock(&u->lock);
 	for (i = 0; i < MEM_COUNT(kinds) && rc == 0; i++) {
 		char *prefix = user_key(u, "%s", kinds[i]);
@@ -272,10 +273,15 @@ int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, st
 {
 	int64_t now = clock_wall_s(u->ob->cfg.clock);
 	int64_t cutoff = ignore_grace ? now : now - (int64_t)u->ob->cfg.grace_s;
+	size_t blocks = 0;
 	int rc;
 
 	memset(st, 0, sizeof(*st));
 	rc = purge(u, cutoff, st, err);
+	if (rc == 0)
+		rc = user_compact(u, &blocks, err);
+	if (rc == 0 && blocks)
+		rc = obox_flush(u->ob, u->name, err);	/* no snapshot in the store names them any more */
 	if (rc == 0)
 		rc = sweep(u, now - (ignore_grace ? 0 : UNNAMED_AGE_S), st, err);
 	return rc;

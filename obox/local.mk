@@ -2,6 +2,8 @@ noinst_LIBRARIES += %reldir%/libobox.a
 %canon_reldir%_libobox_a_SOURCES = \
 	%reldir%/body.c \
 	%reldir%/bundle.c \
+	%reldir%/columns.c \
+	%reldir%/compact.c \
 	%reldir%/change.c \
 	%reldir%/check.c \
 	%reldir%/dump.c \
@@ -16,6 +18,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/rebuild.c \
 	%reldir%/record.c \
 	%reldir%/save.c \
+	%reldir%/scrub.c \
 	%reldir%/state.c \
 	%reldir%/summary.c \
 	%reldir%/upload.c \

@@ -106,7 +106,7 @@ struct trash {	/* an expunged message within its grace period; holds a reference
 struct dead { struct obox_guid guid; char *name; };	/* a deleted mailbox with mail in the trash */
 
 struct sumblock {	/* an immutable block of summaries */
-	uint64_t epoch, n;	/* object sum/<epoch>-<n> */
+	uint64_t epoch, n;	/* object sum/<epoch>-<n>; n 0 and not open: given up */
 	uint32_t count, bytes;
 	struct sumopen *open;	/* its content while not in the store */
 };
@@ -163,6 +163,11 @@ void mbox_unpin(struct mbox *m);
 /* bundles of a root (bundle.c): plain bytes <-> state */
 void mbox_encode(const struct mbox *m, struct buf *out);
 int mbox_decode(struct mbox *m, const void *data, size_t len, struct err *err);	/* fills in what is valid when loaded */
+/* the records of a snapshot (columns.c) */
+enum { COLUMN_STEPS = 16 };
+void columns_encode(const struct obox_msg *m, size_t n, struct buf *out);
+bool columns_fit(const struct rd *r, uint64_t n);		/* could n records be behind r?  (before making room for them) */
+int columns_decode(struct rd *r, struct obox_msg *m, size_t n, struct err *err);
 void root_encode(const struct root_state *s, struct buf *out);
 int root_decode(struct root_state *s, const void *data, size_t len, struct err *err);
 
@@ -279,6 +284,7 @@ int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
 void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
 int obox_recover(struct obox *ob, const char *dir, struct err *err);
+int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err);	/* every byte against the save record's SHA-256 */
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);
 int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, bool lazy, unsigned char hash_r[32], struct err *err);
@@ -333,6 +339,14 @@ int sum_store_full(struct obox_user *u, struct err *err);
 char *sum_take(struct obox_user *u, bool full_only, struct buf *plain, size_t *at_r);
 void sum_stored(struct obox_user *u, size_t at, bool ok);	/* the put that follows sum_take; takes u->lock */
 void sumblock_release(struct sumblock *b);
+/* A stored block's summaries by slot; they stay valid until sumslots_close. */
+struct sumslots;
+int sumslots_open(struct obox_user *u, const struct sumblock *b, struct sumslots **s_r, struct err *err);
+uint32_t sumslots_count(const struct sumslots *s);
+void sumslots_get(const struct sumslots *s, uint32_t slot, const void **p_r, size_t *len_r);
+void sumslots_close(struct obox_user *u, struct sumslots **s);
+/* Empties blocks that few messages need (compact.c); *n_r blocks were given up: an upload with snapshots must follow before their objects go. */
+int user_compact(struct obox_user *u, size_t *n_r, struct err *err);
 
 void view_mailbox_changed(struct mbox *m, const struct obox_view *except);	/* calls the notify functions */
 void view_expunged(struct mbox *m, const struct obox_msg *msg);	/* before the message leaves the array */

@@ -279,10 +279,24 @@ struct obox_check {
 	uint64_t messages, damaged, missing, orphans, repaired;		/* out */
 };
 int obox_check(struct obox_user *u, struct obox_check *c, struct err *err);
+/* Compares the store with what user's root names, without opening (owning) the user: for any user, from any node, with
+ * what the owner has not uploaded yet taken into account.  Repair deletes old objects of nobody where no node serves the user. */
+struct obox_scrub {
+	void (*report)(void *ctx, bool damage, const char *text);
+	void (*progress)(void *ctx, uint64_t done, uint64_t total);
+	void *ctx;
+	bool bodies, repair;
+	uint64_t messages, objects, bytes;				/* out: in mailboxes; in the store */
+	uint64_t missing, damaged, orphans, bundles /* indexes, logs or summary blocks missing or damaged */, repaired;
+};
+int obox_scrub(struct obox *ob, const char *user, struct obox_scrub *s, struct err *err);
+/* The records of a user's log that are in the store, as text or JSON lines, a segment a call; fn's non-zero ends it. */
+int obox_log_show(struct obox *ob, const char *user, bool json, int (*fn)(void *ctx, const char *text, size_t len), void *ctx, struct err *err);
 /* Makes user's root anew from its message objects alone; refuses while a readable root exists unless force. */
 int obox_rebuild(struct obox *ob, const char *user, bool force, struct obox_check *c, struct err *err);
-/* Users that have a root or message objects in the store (uses LIST). */
-int obox_users(struct obox *ob, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err);
+/* Users that have a root or message objects in the store (uses LIST), in the order of their keys; only those behind
+ * the user after (NULL = all). */
+int obox_users(struct obox *ob, const char *after, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err);
 /* Any object of the store as readable text lines or JSON. */
 int obox_dump(struct obox *ob, const char *key, bool json, struct buf *out, struct err *err);
 #endif

@@ -293,6 +293,42 @@ static uint32_t table_at(const struct cached *e, uint32_t i)
 	return rd_32(&r);
 }
 
+/* --- all of one block --- */
+
+struct sumslots { struct cached *e; };
+
+int sumslots_open(struct obox_user *u, const struct sumblock *b, struct sumslots **s_r, struct err *err)
+{
+	struct cached *e;
+	int rc = cache_get(u->ob, block_key(u, b->epoch, b->n), &e, err);
+
+	if (rc < 0)
+		return rc;
+	*s_r = MEM_NEW(struct sumslots);
+	(*s_r)->e = e;
+	return 0;
+}
+
+uint32_t sumslots_count(const struct sumslots *s)
+{
+	return s->e->count;
+}
+
+void sumslots_get(const struct sumslots *s, uint32_t slot, const void **p_r, size_t *len_r)
+{
+	uint32_t off = table_at(s->e, slot);
+
+	*p_r = s->e->data + off;
+	*len_r = table_at(s->e, slot + 1) - off;
+}
+
+void sumslots_close(struct obox_user *u, struct sumslots **s)
+{
+	cache_unpin(u->ob, (*s)->e);
+	free(*s);
+	*s = NULL;
+}
+
 /* --- reading --- */
 
 /* The summary in the message object itself: what is left when its block is not. */

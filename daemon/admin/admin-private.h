@@ -43,6 +43,8 @@ int admin_message_info(struct admin *a, struct err *err);
 int admin_message_append(struct admin *a, struct err *err);	/* when the payload is complete */
 /* daemon/admin/admin-upkeep.c */
 int admin_user_check(struct admin *a, struct err *err);
+int admin_user_scrub(struct admin *a, struct err *err);
+int admin_user_log(struct admin *a, struct err *err);
 int admin_user_rebuild(struct admin *a, struct err *err);
 int admin_user_gc(struct admin *a, struct err *err);
 int admin_user_flush(struct admin *a, struct err *err);

@@ -41,6 +41,42 @@ int admin_user_check(struct admin *a, struct err *err)
 	return rc;
 }
 
+int admin_user_scrub(struct admin *a, struct err *err)
+{
+	struct obox_scrub s = { .report = report, .progress = progress, .ctx = a, .bodies = admin_bool(a, "bodies"), .repair = admin_bool(a, "repair") };
+	const char *user;
+	int rc = admin_need_str(a, "user", &user, err);
+
+	if (rc == 0)
+		rc = obox_scrub(a->c->env->obox, user, &s, err);
+	if (rc == 0)
+		admin_done(a, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "user", user, "messages", (json_int_t)s.messages, "objects", (json_int_t)s.objects,
+					"bytes", (json_int_t)s.bytes, "missing", (json_int_t)s.missing, "damaged", (json_int_t)s.damaged, "orphans", (json_int_t)s.orphans,
+					"bundles", (json_int_t)s.bundles, "repaired", (json_int_t)s.repaired));
+	return rc;
+}
+
+static int log_text(void *ctx, const char *text, size_t len)
+{
+	struct admin *a = ctx;
+
+	admin_line(a, json_pack("{s:I}", "bytes", (json_int_t)len));
+	buf_add(&a->c->out, text, len);
+	conn_flush(a->c);
+	return 0;
+}
+
+int admin_user_log(struct admin *a, struct err *err)
+{
+	int rc = obox_flush(a->c->env->obox, admin_str(a, "user"), err);
+
+	if (rc == 0)
+		rc = obox_log_show(a->c->env->obox, admin_str(a, "user"), admin_bool(a, "json"), log_text, a, err);
+	if (rc == 0)
+		admin_done(a, NULL);
+	return rc;
+}
+
 int admin_user_rebuild(struct admin *a, struct err *err)
 {
 	struct obox_check c = { .report = report, .progress = progress, .ctx = a };
@@ -104,7 +140,7 @@ static int one_user(void *ctx, const char *user)
 
 int admin_users(struct admin *a, struct err *err)
 {
-	int rc = obox_users(a->c->env->obox, one_user, a, err);
+	int rc = obox_users(a->c->env->obox, admin_str(a, "after"), one_user, a, err);
 
 	if (rc == 0)
 		admin_done(a, NULL);

@@ -26,6 +26,8 @@ static const struct {
 	{ "user.flush", admin_user_flush, true, true },
 	{ "user.expunged", admin_user_expunged, true, true },
 	{ "user.undelete", admin_user_undelete, true, true },
+	{ "user.scrub", admin_user_scrub, false, false },
+	{ "user.log", admin_user_log, true, true },
 	{ "users", admin_users, false, false },
 	{ "dump", admin_dump, false, false },
 	{ "who", admin_who, false, false },

@@ -27,6 +27,10 @@ def lines(*args):
     return [json.loads(x) for x in ctl("--json", *args).splitlines()]
 
 
+def lines_of(*args, expect):
+    return [json.loads(x) for x in ctl("--json", *args, expect=expect).splitlines()]
+
+
 def files(directory):
     out = {}
     for path in glob.glob(os.path.join(directory, "**", "cur", "*"), recursive=True) + glob.glob(os.path.join(directory, ".*", "cur", "*")):
@@ -153,6 +157,32 @@ def check_and_gc_find_all_well():
     ctl("check", "--all", "--bodies")
 
 
+def a_scrub_takes_nobody_over_and_finds_all_well():
+    epochs = [ctl("dump", os.path.relpath(r, os.path.join(S.state, "store"))) for r in sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "*", "root")))]
+    out = lines("scrub", "--all", "--bodies")
+    for u in S.users:
+        want = sum(m["messages"] for m in lines("mailbox", "list", u) if m["exists"])
+        assert [x["messages"] for x in out if x["user"] == u] == [want], (u, want, out)
+    assert not any(u[k] for u in out for k in ("missing", "damaged", "orphans", "bundles"))
+    assert epochs == [ctl("dump", os.path.relpath(r, os.path.join(S.state, "store"))) for r in sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "*", "root")))]
+
+
+def a_scrub_goes_on_where_it_was_stopped():
+    order = [u["user"] for u in lines("scrub", "--all")]
+    resume = os.path.join(S.dir, "scrub.resume")
+    with open(resume, "w") as f:
+        f.write(order[0] + "\n")
+    assert [u["user"] for u in lines("scrub", "--all", "--resume", resume)] == order[1:]
+    assert not os.path.exists(resume)      # all done: the next run begins anew
+
+
+def the_log_is_shown():
+    records = [x for x in lines("log", "show", "user0") if "kind" not in x]
+    assert records, "no records"
+    assert b"segment" in ctl("log", "show", "user0")
+    ctl("log", "show", expect=2)
+
+
 def every_object_can_be_dumped():
     store = os.path.join(S.state, "store")
     keys = [os.path.relpath(os.path.join(d, f), store) for d, _, fs in os.walk(store) for f in fs if ".culver" not in d]
@@ -200,12 +230,25 @@ def damage_is_found_and_named():
     data = bytearray(open(path, "rb").read())
     data[-5] ^= 1
     open(path, "wb").write(data)
-    out = ctl("check", "user1", "--bodies", expect=4).decode()
-    assert "user1" in out and "UID" in out and "damage" in out, out
-    os.unlink(path)
-    out = ctl("check", "user1", expect=4).decode()
-    assert "missing" in out
+    for command in ("check", "scrub"):
+        out = ctl(command, "user1", "--bodies", expect=4).decode()
+        assert "user1" in out and "UID" in out and "damage" in out, out
+    orphan = os.path.join(os.path.dirname(path), "000000ff-00000001")
+    os.rename(path, orphan)
+    for command in ("check", "scrub"):
+        out = ctl(command, "user1", expect=4).decode()
+        assert "missing" in out and "of nobody" not in out.replace("0 of nobody", ""), out
+    os.utime(orphan, (1, 1))
+    assert [u["orphans"] for u in lines_of("scrub", "user1", expect=4) if "orphans" in u] == [1]
+    ctl("scrub", "user1", "--repair", expect=4)
+    assert not os.path.exists(orphan)
     ctl("check", "user1", "--repair")
+    assert not any(lines("scrub", "user1")[-1][k] for k in ("missing", "damaged", "orphans", "bundles"))
+    index = sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "user1", "idx", "user", "*")))[-1]
+    os.rename(index, index + ".away")
+    out = ctl("scrub", "user1", expect=4).decode()
+    assert "culverctl rebuild user1" in out, out
+    os.rename(index + ".away", index)
     ctl("check", "user1")
 
 
@@ -218,7 +261,7 @@ if __name__ == "__main__":
         run_tests([
             users_are_added_listed_and_removed, wrong_usage_is_said, mailboxes_are_managed, a_maildir_goes_in_and_comes_out_the_same,
             an_mbox_goes_in_and_comes_out_the_same, parts_and_information, who_is_logged_in, expunged_mail_comes_back,
-            check_and_gc_find_all_well, every_object_can_be_dumped, the_same_without_culverd, message_objects_alone_bring_everything_back,
+            check_and_gc_find_all_well, a_scrub_takes_nobody_over_and_finds_all_well, a_scrub_goes_on_where_it_was_stopped, the_log_is_shown, every_object_can_be_dumped, the_same_without_culverd, message_objects_alone_bring_everything_back,
             damage_is_found_and_named, the_settings_are_printed,
         ])
     finally:

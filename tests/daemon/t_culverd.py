@@ -453,6 +453,18 @@ def a_second_master_on_the_same_state_is_refused():
     assert r.returncode == 1 and b"in use by another culverd" in r.stderr, r.stderr
 
 
+def an_address_still_held_by_a_dying_process_is_waited_for():
+    """A master that was killed is started again while its gate still has the sockets."""
+    assert S.stop() == 0
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", S.imap))
+    holder.listen()
+    threading.Timer(1.0, holder.close).start()
+    S.start()
+    assert "address is in use: waiting" in S.log_text() and try_login("user1")
+
+
 def a_stop_says_goodbye_and_loses_nothing():
     plain, secure, fresh = S.pop3_login("user1"), S.pop3_login("user2", tls=True), Line(S.imap)
     fresh.line()
@@ -574,6 +586,7 @@ TESTS = [
     a_reload_brings_a_new_certificate_and_keeps_sessions,
     a_reload_with_mistakes_changes_nothing,
     a_second_master_on_the_same_state_is_refused,
+    an_address_still_held_by_a_dying_process_is_waited_for,
     a_stop_says_goodbye_and_loses_nothing,
     mail_survives_a_crash_of_everything_and_fewer_workers,
     children_end_when_their_master_is_killed,

@@ -64,6 +64,21 @@ static void read_all(const struct buf *summary)
 			abort();
 }
 
+/* Header lines put in front: refused, or a summary of so many bytes more. */
+static void prepended(const struct buf *summary, const char *prefix, size_t len)
+{
+	struct buf longer = BUF_INIT(0);
+	struct mime_summary s, t;
+	bool ok = !mime_summary_open(summary->data, summary->len, &s);
+
+	if (mime_summary_prepend(summary->data, summary->len, prefix, len, &longer) == 0) {
+		if (!ok || mime_summary_open(longer.data, longer.len, &t) || t.size != s.size + len)
+			abort();
+		read_all(&longer);
+	}
+	buf_free(&longer);
+}
+
 static void same(const struct mime_limits *l, const uint8_t *data, size_t size, size_t cut)
 {
 	struct buf whole = BUF_INIT(0), pieces = BUF_INIT(0);
@@ -78,6 +93,7 @@ static void same(const struct mime_limits *l, const uint8_t *data, size_t size, 
 	if (l && whole.len > 2 * l->max_summary)
 		abort();
 	read_all(&whole);
+	prepended(&whole, "Return-Path: <a@b>\r\nDelivered-To: c\r\n", 37);
 	buf_free(&whole);
 	buf_free(&pieces);
 }
@@ -90,8 +106,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (data[0] & 0x80) {
 		buf_add(&b, data + 1, size - 1);
-		if (b.len)
+		if (b.len) {
 			read_all(&b);
+			prepended(&b, "Subject: x\n", 11);
+			prepended(&b, (const char *)data + 1 + (size - 1) / 2, size - 1 - (size - 1) / 2);
+		}
 		buf_free(&b);
 		return 0;
 	}

@@ -8,3 +8,6 @@ EXTRA_DIST += %reldir%/t_format.sh %reldir%/vectors
 check_PROGRAMS += %reldir%/t_journal
 TESTS += %reldir%/t_journal
 %canon_reldir%_t_journal_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
+check_PROGRAMS += %reldir%/t_columns
+TESTS += %reldir%/t_columns
+%canon_reldir%_t_columns_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)

@@ -560,6 +560,90 @@ static void copies_keep_the_object_until_the_last_is_gone(void **state)
 	free(text);
 }
 
+/* --- summary blocks --- */
+
+static int forget_objects(void *ctx, const struct objstore_list_item *item)
+{
+	struct fix *f = ctx;
+
+	return strstr(item->key, "/m/") ? objstore_delete(f->store, item->key, &f->err) : 0;
+}
+
+static int count_block(void *ctx, const struct objstore_list_item *item)
+{
+	*(int *)ctx += strstr(item->key, "/sum/") != NULL;
+	return 0;
+}
+
+static int blocks(struct fix *f)
+{
+	int n = 0;
+
+	assert_int_equal(objstore_each(f->store, "", count_block, &n, &f->err), 0);
+	return n;
+}
+
+static void save_long_subject(struct fix *f, int i)
+{
+	char *text = mem_alloc(10000);
+	size_t n = (size_t)snprintf(text, 10000, "Subject: %d", i);
+
+	memset(text + n, 'x', 8000);
+	memcpy(text + n + 8000, "\r\n\r\nb\r\n", 8);
+	save(f, "INBOX", text, 0);
+	free(text);
+}
+
+/* Each message of the mailbox has the summary of its own subject. */
+static void assert_subjects(struct fix *f, size_t want)
+{
+	struct obox_view *v = view(f, "INBOX");
+	struct obox_msg m[256];
+	size_t n = obox_view_read(v, 1, m, 256), i;
+
+	assert_int_equal(n, want);
+	for (i = 0; i < n; i++) {
+		struct buf b = BUF_INIT(0);
+		char subject[32];
+
+		assert_int_equal(obox_summary(f->u, &m[i], &b, &f->err), 0);
+		snprintf(subject, sizeof(subject), "Subject: %uxxxx", m[i].uid);
+		assert_non_null(memmem(b.data, b.len, subject, strlen(subject)));
+		buf_free(&b);
+	}
+	obox_view_close(&v);
+}
+
+static void blocks_of_summaries_shrink_with_the_mail(void **state)
+{
+	struct fix *f = *state;
+	struct obox_gc_stats st;
+	struct obox_view *v;
+	struct seqset gone = SEQSET_INIT;
+	int i, before;
+
+	for (i = 1; i <= 200; i++)
+		save_long_subject(f, i);
+	assert_int_equal(obox_flush(f->ob, "joe", &f->err), 0);
+	before = blocks(f);
+	assert_true(before >= 5);
+	for (i = 1; i <= 200; i++)	/* the first 100 but a few, and all of the next 60 */
+		if ((i <= 100 && i % 20 != 0) || (i > 100 && i <= 160))
+			seqset_add(&gone, (uint32_t)i, (uint32_t)i);
+	v = view(f, "INBOX");
+	assert_int_equal(obox_expunge(v, &gone, true, NULL, &f->err), 0);
+	obox_view_close(&v);
+	assert_int_equal(obox_gc(f->u, true, &st, &f->err), 0);
+	assert_true(blocks(f) < before);
+	assert_subjects(f, 45);
+	close_box(f);
+	open_box(f);
+	assert_subjects(f, 45);
+	assert_int_equal(objstore_each(f->store, "t/u/", forget_objects, f, &f->err), 0);	/* the blocks alone answer */
+	assert_subjects(f, 45);
+	seqset_free(&gone);
+}
+
 static int count_user(void *ctx, const char *user)
 {
 	assert_string_equal(user, "joe");
@@ -599,7 +683,7 @@ static void message_objects_alone_are_enough(void **state)
 	assert_int_equal(objstore_each(f->store, "", forget, f, &f->err), 0);
 	open_box(f);
 	obox_user_close(&f->u);
-	assert_int_equal(obox_users(f->ob, count_user, &users, &f->err), 0);
+	assert_int_equal(obox_users(f->ob, NULL, count_user, &users, &f->err), 0);
 	assert_int_equal(users, 1);
 	obox_close(&f->ob);
 	assert_int_equal(objstore_each(f->store, "", forget, f, &f->err), 0);
@@ -765,6 +849,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(checkpoints_go_on_while_mail_is_saved, setup, teardown),
 		cmocka_unit_test_setup_teardown(mailbox_names_are_checked, setup, teardown),
 		cmocka_unit_test_setup_teardown(renamed_inbox_starts_anew, setup, teardown),
+		cmocka_unit_test_setup_teardown(blocks_of_summaries_shrink_with_the_mail, setup, teardown),
 		cmocka_unit_test_setup_teardown(copies_keep_the_object_until_the_last_is_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(message_objects_alone_are_enough, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_object_damages_that_message_only, setup, teardown),
