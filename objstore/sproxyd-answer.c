@@ -212,6 +212,8 @@ void sp_answer(struct sp_op *o, struct sp_call *c, struct sp_answer *a)
 	a->verdict = judge(o, c, a);
 	if (a->away)
 		sp_connector_failed(c->connector, &a->err);
+	else if (c->req.fail == HTTP_ANSWERED)
+		sp_connector_answered(c->connector, c->req.start_us);
 	/* one connector's failure says nothing of the store while there are others */
 	if (a->away && c->req.fail != HTTP_CANCELLED)
 		a->policy = sp_connector_other(o->s) ? POLICY_NEUTRAL : POLICY_FAILED;

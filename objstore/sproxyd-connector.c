@@ -3,7 +3,8 @@
  * It is shuffled once; its head is asked until it fails, then the next that
  * is not marked.  A marked one is asked for its profile's .conf about each
  * second and comes back when that is answered; meanwhile it gets nothing,
- * unless all are marked: then they are tried in turn. */
+ * unless all are marked: then the one that failed the fewest times in a row
+ * is tried, and its first answer brings it back. */
 #include "objstore/sproxyd-private.h"
 
 #include "base/log.h"
@@ -24,6 +25,15 @@ static void check_later(struct sp_connector *c)
 	http_timer(c->s->e, &c->timer, http_now() + CHECK_US - CHECK_US / 8 + jitter);
 }
 
+static void come_back(struct sp_connector *c)
+{
+	c->down = false;
+	c->failures = 0;
+	http_timer_cancel(c->s->e, &c->timer);
+	log_event(LOG_INF, "sproxyd connector is back", LF_S("url", c->url), LF_D("after_ms", (http_now() - c->down_us) / 1000), LF_END);
+	sp_pump_soon(c->s);
+}
+
 static void checked(struct http_req *r)
 {
 	struct sp_connector *c = r->ctx;
@@ -33,13 +43,14 @@ static void checked(struct http_req *r)
 	if (r->fail == HTTP_CANCELLED)	/* the end */
 		return;
 	http_req_free(r);
-	if (!good) {
+	if (!c->down)
+		return;		/* it answered something else meanwhile */
+	if (good) {
+		come_back(c);
+	} else {
+		c->failures++;
 		check_later(c);
-		return;
 	}
-	c->down = false;
-	log_event(LOG_INF, "sproxyd connector is back", LF_S("url", c->url), LF_D("after_ms", (http_now() - c->down_us) / 1000), LF_END);
-	sp_pump_soon(c->s);
 }
 
 static void check_now(struct http_task *t)
@@ -71,29 +82,38 @@ bool sp_connector_other(const struct sp_store *s)
 
 struct sp_connector *sp_connector_pick(struct sp_store *s)
 {
-	struct sp_connector *c;
+	struct sp_connector *c, *best = NULL;
 	size_t i;
 
 	for (i = 0; i < s->n_connectors; i++) {
 		c = &s->connector[(s->head + i) % s->n_connectors];
-		if (c->down)
-			continue;
-		s->head = (size_t)(c - s->connector);
-		return c;
+		if (!c->down) {
+			s->head = (size_t)(c - s->connector);
+			return c;
+		}
+		if (!best || c->failures < best->failures)
+			best = c;
 	}
-	c = &s->connector[s->head];
-	s->head = (s->head + 1) % s->n_connectors;
-	return c;
+	return best;
 }
 
 void sp_connector_failed(struct sp_connector *c, const struct err *err)
 {
+	c->failures++;
 	if (c->down)
 		return;
 	c->down = true;
 	c->down_us = http_now();
 	check_later(c);
 	log_event(LOG_WARN, "sproxyd connector is marked: others are asked until it answers again", LF_S("url", c->url), LF_ERR(err), LF_END);
+}
+
+void sp_connector_answered(struct sp_connector *c, int64_t sent_us)
+{
+	if (!c->down)
+		c->failures = 0;
+	else if (sent_us > c->down_us)	/* earlier ones say nothing */
+		come_back(c);
 }
 
 static void shuffle(struct sp_connector *c, size_t n, uint64_t seed)

@@ -186,7 +186,7 @@ static void on_limit(struct http_task *t)
 	if (o->call && o->call->req.sent && sp_wire_verb(o) == OBJ_PUT)
 		o->in_doubt = true;
 	err_set(&err, ERR_TIMEOUT, "object store: %s: no result after %lld ms (attempt %u, request %s)%s%s", o->op->key, (long long)((http_now() - o->begin_us) / 1000),
-		o->attempt, o->uid, o->why.code ? "; before: " : "", o->why.msg);
+		o->attempt, o->uid, o->last.code ? "; before: " : "", o->last.msg);
 	sp_op_end(o, ERR_TIMEOUT, &err);
 }
 
@@ -242,6 +242,7 @@ void sp_op_again(struct sp_op *o, const struct sp_answer *a)
 {
 	int64_t at;
 
+	o->last = a->err;
 	o->fresh = a->away;
 	if (a->away && o->failovers + 1 < o->s->n_connectors && sp_connector_other(o->s)) {
 		o->failovers++;
@@ -264,6 +265,7 @@ void sp_op_locked(struct sp_op *o, const struct sp_answer *a)
 {
 	int64_t wait = (int64_t)LOCKED_MIN_US << (o->locked < 6 ? o->locked : 6), now = http_now();
 
+	o->last = a->err;
 	wait = wait > LOCKED_TOP_US ? LOCKED_TOP_US : wait;
 	wait = wait / 2 + (int64_t)(o->s->policy.rng % (uint64_t)wait);
 	o->s->policy.rng = o->s->policy.rng * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);

@@ -28,6 +28,7 @@ struct sp_connector {
 	char *check_url;
 	bool down, checking;
 	int64_t down_us;		/* when it was marked */
+	unsigned failures;		/* in a row */
 	struct http_req check;
 	struct http_task timer;
 };
@@ -80,6 +81,7 @@ struct sp_op {
 	unsigned char sha[32];
 	char token[SPROXYD_TOKEN];	/* of a put: kept as metadata, and the etag */
 	char uid[SP_UID];		/* X-Scal-Request-Uids */
+	struct err last;		/* what the last temporary failure was */
 	struct err why;			/* a put in doubt: what its request ended with; code 0: 412 */
 	size_t out_start;		/* GET: op->out's length before */
 	bool fresh;			/* next request over a new connection */
@@ -139,6 +141,7 @@ int sp_connectors_init(struct sp_store *s, const char *const *urls, size_t n, ui
 void sp_connectors_free(struct sp_store *s);	/* after the engine's end */
 struct sp_connector *sp_connector_pick(struct sp_store *s);
 void sp_connector_failed(struct sp_connector *c, const struct err *err);
+void sp_connector_answered(struct sp_connector *c, int64_t sent_us);
 bool sp_connector_other(const struct sp_store *s);	/* is there one that is not marked? */
 /* sproxyd-call.c */
 struct sp_call *sp_call_new(struct sp_op *o);

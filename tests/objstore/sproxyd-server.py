@@ -43,7 +43,7 @@ def strange(name, method, key, connector):
     with lock:
         o = odd.get(name)
         if not o or not isinstance(o, dict):
-            return o or None
+            return {"always": o} if o else None
         if o.get("method", method) != method or o.get("key", "") not in key or o.get("connector", connector) != connector or o.get("n", 1) <= 0:
             return None
         if o.get("skip", 0) > 0:
