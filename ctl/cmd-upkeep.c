@@ -292,12 +292,28 @@ int cmd_dump(struct ctl *c)
 	return rc < 0 ? ctl_fail(&err) : CTL_OK;
 }
 
+/* What is printed is pasted into reports. */
+static void hide(struct conf_store *s)
+{
+	char **secret[] = { &s->secret_key, &s->session_token };
+	size_t i;
+
+	for (i = 0; i < MEM_COUNT(secret); i++) {
+		if (!**secret[i])
+			continue;
+		free(*secret[i]);
+		*secret[i] = mem_strdup("(set)");
+	}
+}
+
 int cmd_config(struct ctl *c)
 {
 	struct buf b = BUF_INIT(1 << 20);
 
 	if (!ctl_words(c, 0, 0, "config"))
 		return CTL_USAGE;
+	hide(&c->conf.mail_store);
+	hide(&c->conf.index_store);
 	settings_print(conf_table, &c->conf, false, &b);
 	fputs(buf_str(&b), stdout);
 	buf_free(&b);

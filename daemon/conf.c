@@ -136,7 +136,7 @@ static const struct set_opt name[] = { \
 	{ "sse_customer_key", SET_STRING, SFIELD(sse_customer_key), .def = "", \
 	  .doc = "File with the key for sse = customer: 32 octets, or their base64. What it encrypted is lost without it." }, \
 	{ "checksum", SET_CHOICE, SFIELD(checksum), .def = "none", .choices = checksums, \
-	  .doc = "A checksum sent beside the signature, which covers the body already. Some stores keep and verify it later." }, \
+	  .doc = "A checksum sent beside the signature, which covers the body already. A store that keeps sha256 gives it back, and whole objects are compared with it when they are read." }, \
 	{ "etag_match", SET_CHOICE, SFIELD(etag_match), .def = "auto", .choices = etag_matches, \
 	  .doc = "How If-Match is written. auto finds out; older Ceph wants it unquoted." }, \
 	{ "concurrency", SET_UINT, SFIELD(concurrency), .def = "64", .min = 1, .max = 1024, \

@@ -127,9 +127,17 @@ int stores_probe(const struct conf *c, const char *name, const struct conf_store
 	return rc;
 }
 
-/* From the file when it is of this very start, otherwise tried; when the store is away, what is known of it. */
-static int known_or_probe(const struct conf *c, const char *name, const struct conf_store *cs, struct objstore *s, struct probe_result *r, struct err *err)
+static int judge(const struct probe_result *r, const char *name, bool for_index, struct err *err)
 {
+	int rc = probe_judge(r, PROBE_FOR_MAIL, name, err);
+
+	return rc == 0 && for_index ? probe_judge(r, PROBE_FOR_INDEX, "index_store", err) : rc;
+}
+
+/* From the file when it is good and of this very start, otherwise tried; when the store is away, what is known of it. */
+static int known_or_probe(const struct conf *c, const char *name, const struct conf_store *cs, struct objstore *s, bool for_index, struct probe_result *r, struct err *err)
+{
+	int64_t now = clock_wall_s(&clock_system);
 	char *path = mem_printf("%s/probe-%s.json", c->state_dir, name);
 	struct probe_result *kept = MEM_NEW(struct probe_result);
 	struct buf where = BUF_INIT(2048);
@@ -139,7 +147,7 @@ static int known_or_probe(const struct conf *c, const char *name, const struct c
 
 	stores_describe(cs, &where);
 	same = probe_load(kept, path, NULL) == 1 && !strcmp(kept->store, buf_str(&where));
-	if (same && clock_wall_s(&clock_system) - kept->time < SHARED_S && kept->time <= clock_wall_s(&clock_system)) {
+	if (same && now - kept->time < SHARED_S && kept->time <= now && judge(kept, name, for_index, NULL) == 0) {
 		*r = *kept;
 		rc = 0;
 	} else {
@@ -169,12 +177,10 @@ static int probe_one(const struct conf *c, const char *name, const struct conf_s
 	r = MEM_NEW(struct probe_result);
 	lock = mem_printf("%s/probe.lock", c->state_dir);
 	fd = take_lock(lock, err);
-	rc = fd < 0 ? fd : known_or_probe(c, name, cs, s, r, err);
+	rc = fd < 0 ? fd : known_or_probe(c, name, cs, s, for_index, r, err);
 	io_close(&fd);
 	if (rc == 0)
-		rc = probe_judge(r, PROBE_FOR_MAIL, name, err);
-	if (rc == 0 && for_index)
-		rc = probe_judge(r, PROBE_FOR_INDEX, "index_store", err);
+		rc = judge(r, name, for_index, err);
 	if (rc == 0)
 		s->caps &= r->caps;
 	free(lock);

@@ -134,9 +134,10 @@ static void fill_env(struct worker *w)
 	w->env.worker = w;
 }
 
-static void *upkeep_thread(void *arg)
+/* --- two threads of its own: what must not be late, and what may take long --- */
+
+static void every_second(struct worker *w, void (*fn)(struct obox *ob))
 {
-	struct worker *w = arg;
 	struct timespec until;
 
 	pthread_mutex_lock(&w->lock);
@@ -148,10 +149,21 @@ static void *upkeep_thread(void *arg)
 		if (w->quit)
 			break;
 		pthread_mutex_unlock(&w->lock);
-		obox_upkeep(w->env.obox);
+		fn(w->env.obox);
 		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
+}
+
+static void *upkeep_thread(void *arg)
+{
+	every_second(arg, obox_upkeep);
+	return NULL;
+}
+
+static void *tend_thread(void *arg)
+{
+	every_second(arg, obox_tend);
 	return NULL;
 }
 
@@ -251,7 +263,8 @@ static int start_threads(struct worker *w, struct err *err)
 	w->pool = pool_new(w->p.conf.worker_threads_max);
 	w->deliveries = pool_new(w->p.conf.worker_threads_max);
 	w->upkeep_on = pthread_create(&w->upkeep, NULL, upkeep_thread, w) == 0;
-	return w->upkeep_on ? 0 : err_set(err, ERR_LIMIT, "cannot start a thread");
+	w->tend_on = pthread_create(&w->tend, NULL, tend_thread, w) == 0;
+	return w->upkeep_on && w->tend_on ? 0 : err_set(err, ERR_LIMIT, "cannot start a thread");
 }
 
 static void stop_threads(struct worker *w)
@@ -264,8 +277,12 @@ static void stop_threads(struct worker *w)
 	pthread_mutex_unlock(&w->lock);
 	pool_free(&w->pool);
 	pool_free(&w->deliveries);
+	if (w->env.obox)
+		obox_stop_tending(w->env.obox);
 	if (w->upkeep_on)
 		pthread_join(w->upkeep, NULL);
+	if (w->tend_on)
+		pthread_join(w->tend, NULL);
 	loop_del(&w->p.loop, &w->wake_src);
 	io_close(&fd);
 }

@@ -6,7 +6,7 @@
  *   deliveries    a second pool: deliveries for other workers, helpers of
  *                 large ones, and reading ahead.  These wait for the disk only, never for another
  *                 worker, so two workers full of sessions cannot block each other.
- *   upkeep        obox_upkeep every second
+ *   upkeep, tend  obox_upkeep and obox_tend every second
  *
  * Locks, in this order: session.lock, worker.peers, worker.lock, pool's own. */
 #ifndef DAEMON_WORKER_H
@@ -56,8 +56,8 @@ struct worker {
 	bool stopping, idle;
 	struct loop_timer stop_timer;
 	struct loop_src wake_src;
-	pthread_t upkeep;
-	bool upkeep_on;
+	pthread_t upkeep, tend;
+	bool upkeep_on, tend_on;
 	pthread_rwlock_t peers;		/* auth and workers stay as they are; changed with lock too */
 	/* under lock */
 	pthread_mutex_t lock;

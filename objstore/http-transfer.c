@@ -13,9 +13,9 @@ enum { HEAD_MAX = 64 * 1024, BUFFER = 64 * 1024, STALL_S = 20 };
 
 const char *http_header(const struct http_req *r, const char *name)
 {
-	const char *p = (const char *)r->head.data, *end = p + r->head.len;
+	const char *p = (const char *)r->head.data, *end = p ? p + r->head.len : NULL;
 
-	while (p && p < end) {
+	while (p < end) {
 		const char *value = p + strlen(p) + 1;
 
 		if (!strcmp(p, name))
@@ -184,7 +184,7 @@ static void set_network(const struct http_engine *e, const struct http_req *r, C
 {
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)e->connect_timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, r->stall_s ? (long)r->stall_s : (long)STALL_S);
 	if (r->deadline_us) {
 		int64_t ms = (r->deadline_us - http_now() + 999) / 1000;
 

@@ -65,6 +65,7 @@ struct http_req {
 	/* The body of a 2xx answer; <0 stops the transfer.  NULL: it is collected in body. */
 	int (*on_body)(struct http_req *r, const void *data, size_t len);
 	int64_t deadline_us;		/* monotonic; 0 = none */
+	unsigned stall_s;		/* ended when nothing moves for so long; 0 = 20 */
 	bool fresh;			/* over a new connection, names resolved again */
 	bool once;			/* never sent a second time by libcurl, which does so when a kept connection turns out dead */
 	bool direct;			/* not through the proxy */

@@ -1,6 +1,7 @@
 /* What an answer means: for the operation, for its caller, and for the policy. */
 #include "objstore/s3-private.h"
 
+#include "base/b64.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -92,6 +93,23 @@ static void take_size(struct s3_op *o, const struct http_req *r)
 	take_etag(o->op, r);
 }
 
+/* The store's own checksum of the whole object, where it keeps one ("...-2" is that of parts). */
+static bool bytes_differ(struct s3_call *c)
+{
+	const char *told = http_header(&c->req, "x-amz-checksum-sha256");
+	unsigned char h[EVP_MAX_MD_SIZE];
+	struct buf b = BUF_INIT(256);
+	bool differ;
+
+	if (!c->hash || !told || strchr(told, '-'))
+		return false;
+	EVP_DigestFinal_ex(c->hash, h, NULL);
+	b64_encode(&b, h, 32);
+	differ = strcmp(buf_str(&b), told) != 0;
+	buf_free(&b);
+	return differ;
+}
+
 static int list_answer(struct s3_op *o, struct s3_call *c, struct s3_answer *a)
 {
 	struct s3_xml_list l;
@@ -120,6 +138,13 @@ static enum s3_verdict good(struct s3_op *o, struct s3_call *c, struct s3_answer
 			take_etag(o->op, &c->req);
 			break;
 		case OBJ_GET:
+			if (bytes_differ(c)) {
+				a->policy = POLICY_FAILED;
+				say(o, c, a, ERR_CORRUPT, "the bytes are not those of the store's checksum");
+				return S3_AGAIN;
+			}
+			take_size(o, &c->req);
+			break;
 		case OBJ_HEAD:
 			take_size(o, &c->req);
 			break;
@@ -161,9 +186,9 @@ static bool fix_skew(struct s3_op *o, const struct http_req *r)
 	return true;
 }
 
-static bool refresh_keys(struct s3_op *o)
+static bool refresh_keys(struct s3_op *o, const struct s3_call *c)
 {
-	if (o->new_keys || !s3_cred_refused(o->s->cred))
+	if (o->new_keys || !s3_cred_refused(o->s->cred, c->access))
 		return false;
 	o->new_keys = true;
 	return true;
@@ -179,7 +204,7 @@ static enum s3_verdict denied(struct s3_op *o, struct s3_call *c, struct s3_answ
 	if (!strcmp(a->x.code, "RequestTimeTooSkewed") && fix_skew(o, &c->req))
 		return S3_AT_ONCE;
 	for (i = 0; i < MEM_COUNT(stale); i++)
-		if (!strcmp(a->x.code, stale[i]) && refresh_keys(o))
+		if (!strcmp(a->x.code, stale[i]) && refresh_keys(o, c))
 			return S3_AT_ONCE;
 	if (!strcmp(a->x.code, "SignatureDoesNotMatch"))
 		advice = "; check secret_key and region";

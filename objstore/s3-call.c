@@ -153,8 +153,13 @@ static void build_get(struct s3_call *c)
 	const struct objstore_op *op = c->o->op;
 
 	customer_key(c, "");
-	if (c->o->phase == S3_READ_BYTES || (!op->off && !op->len))
+	if (c->o->phase == S3_READ_BYTES)
 		return;
+	if (!op->off && !op->len) {
+		if (c->o->s->checksum == S3_SUM_SHA256)
+			field(c, "x-amz-checksum-mode", "ENABLED");
+		return;
+	}
 	if (op->len && op->off <= UINT64_MAX - op->len)
 		field(c, "range", "bytes=%" PRIu64 "-%" PRIu64, op->off, op->off + op->len - 1);
 	else
@@ -341,6 +346,8 @@ static int keep_body(struct http_req *r, const void *data, size_t len)
 	struct buf *out = c->is_hedge ? &c->own : c->o->op->out;
 	const char *p = data;
 
+	if (c->hash)
+		EVP_DigestUpdate(c->hash, data, len);
 	if (!c->began) {
 		begin_body(c);
 		if (!c->skip && r->length > 0 && c->left == UINT64_MAX)
@@ -366,9 +373,11 @@ static void set_sink(struct s3_call *c)
 {
 	struct s3_op *o = c->o;
 
-	if (o->phase == S3_READ_BYTES) {
+	if (o->phase == S3_READ_BYTES || (o->op->verb == OBJ_GET && o->s->checksum == S3_SUM_SHA256 && !o->op->off && !o->op->len)) {
 		c->hash = EVP_MD_CTX_new();
 		EVP_DigestInit_ex(c->hash, EVP_sha256(), NULL);
+	}
+	if (o->phase == S3_READ_BYTES) {
 		c->req.on_body = hash_body;
 	} else if (o->phase == S3_MAIN && o->op->verb == OBJ_GET) {
 		c->req.on_body = keep_body;
@@ -393,6 +402,7 @@ struct s3_call *s3_call_new(struct s3_op *o, const struct s3_keys *keys, bool he
 	c->o = o;
 	c->attempt = o->attempt;
 	c->is_hedge = hedge;
+	snprintf(c->access, sizeof(c->access), "%s", keys->access);
 	n = build(c, q, number);
 	s3_query(&query, q, n);
 	buf_adds(&path, o->s->path);
@@ -407,7 +417,7 @@ struct s3_call *s3_call_new(struct s3_op *o, const struct s3_keys *keys, bool he
 	c->req.url = buf_str(&c->url);
 	c->req.headers = c->lines;
 	c->req.n_headers = c->n;
-	c->req.once = o->op->verb == OBJ_PUT && o->op->cond != OBJ_ANY;
+	c->req.once = c->req.method == HTTP_POST || (o->op->verb == OBJ_PUT && o->op->cond != OBJ_ANY);
 	c->req.fresh = o->fresh;
 	c->req.ctx = c;
 	set_sink(c);

@@ -22,7 +22,7 @@ struct s3_cred {
 	void *ctx;
 	struct s3_cred_set set;		/* in force */
 	bool have, fetching;
-	int64_t again_s;		/* not before: after a failure, or the next look at the file */
+	int64_t again_s;		/* not before: when they are renewed, after a failure, the next look at the file */
 	struct timespec file_time;
 	struct err err;			/* of the last try */
 	/* the fetch under way */
@@ -128,6 +128,11 @@ static void install(struct s3_cred *c, struct s3_cred_set *set)
 	c->set = *set;
 	c->have = true;
 	c->again_s = 0;
+	if (set->expires_s) {
+		int64_t now = now_s(), half = now + (set->expires_s - now) / 2;
+
+		c->again_s = set->expires_s - EARLY_S > half ? set->expires_s - EARLY_S : half;
+	}
 	err_clear(&c->err);
 }
 
@@ -384,7 +389,7 @@ int s3_cred_get(struct s3_cred *c, struct s3_keys *k, struct err *err)
 	if (c->source == S3_CRED_AUTO)
 		c->source = choose(c);
 	usable = c->have && (!c->set.expires_s || c->set.expires_s - LAST_S > now);
-	wanted = !c->have || (c->set.expires_s && c->set.expires_s - EARLY_S <= now) || (c->source == S3_CRED_FILE && now >= c->again_s);
+	wanted = !c->have || c->set.expires_s || c->source == S3_CRED_FILE;	/* and not before again_s */
 	if (wanted && !c->fetching && now >= c->again_s) {
 		int rc = 0;
 
@@ -403,12 +408,15 @@ int s3_cred_get(struct s3_cred *c, struct s3_keys *k, struct err *err)
 	return c->fetching ? 0 : none(c, err);
 }
 
-bool s3_cred_refused(struct s3_cred *c)
+bool s3_cred_refused(struct s3_cred *c, const char *access)
 {
-	if (c->source == S3_CRED_SETTINGS || c->source == S3_CRED_ENVIRONMENT || c->fetching || !c->have)
-		return c->fetching;
+	if (c->have && strcmp(c->set.access, access))	/* renewed since */
+		return true;
+	if (c->source == S3_CRED_SETTINGS || c->source == S3_CRED_ENVIRONMENT || (!c->have && !c->fetching))
+		return false;
 	c->have = false;
-	c->again_s = 0;
+	if (!c->fetching)
+		c->again_s = 0;
 	memset(&c->file_time, 0, sizeof(c->file_time));
 	return true;
 }

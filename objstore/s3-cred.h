@@ -4,8 +4,8 @@
  * (AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE), shared credentials file,
  * instance metadata (IMDSv2).  "auto" takes the first in that order that is
  * configured; instance metadata is then the last resort.
- * Keys that expire are fetched again five minutes before they do, while the
- * old ones stay in use; the file is read again when it changed.
+ * Keys that expire are fetched again five minutes before they do (after half
+ * of a shorter life), while the old ones stay in use; the file is read again when it changed.
  *
  * Threads: all but new and free on the engine's event thread. */
 #ifndef OBJSTORE_S3_CRED_H
@@ -32,8 +32,8 @@ void s3_cred_free(struct s3_cred **c);	/* after the engine's thread ended */
 /* 1 keys, borrowed until this thread returns to the engine; 0 they are being
  * fetched: changed() will come; <0 there are none (ERR_DENIED: and will not be; ERR_UNAVAILABLE). */
 int s3_cred_get(struct s3_cred *c, struct s3_keys *k, struct err *err);
-/* The store does not take them any more; true when there is hope for others. */
-bool s3_cred_refused(struct s3_cred *c);
+/* The store did not take the keys of this access key; true when there are, or may come, others. */
+bool s3_cred_refused(struct s3_cred *c, const char *access);
 
 struct s3_cred_set {
 	char *access, *secret, *token;

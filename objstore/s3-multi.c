@@ -143,13 +143,12 @@ static void initiated(struct s3_op *o, struct s3_call *c, struct s3_answer *a)
 
 static void completed(struct s3_op *o, struct s3_call *c, struct s3_answer *a)
 {
-	/* asked twice: the first may have been carried out, its answer lost */
-	if (a->rc == ERR_NOTFOUND && o->attempt > 1) {
+	/* asked twice: the first may have been carried out, its answer lost.  Ceph tells an empty ETag */
+	if ((a->rc == ERR_NOTFOUND && o->attempt > 1) ||
+	    (a->rc == 0 && s3_xml_etag(c->req.body.data, c->req.body.len, o->op->etag, sizeof(o->op->etag), NULL) < 0)) {
 		s3_op_phase(o, S3_SIZE);
 		return;
 	}
-	if (a->rc == 0)
-		a->rc = s3_xml_etag(c->req.body.data, c->req.body.len, o->op->etag, sizeof(o->op->etag), &a->err);
 	if (a->rc == 0)
 		o->in_doubt = false;
 	s3_op_end(o, a->rc, &a->err);

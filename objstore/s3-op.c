@@ -164,7 +164,7 @@ void s3_op_end(struct s3_op *o, int rc, const struct err *err)
 			o->op->rc = ERR_TIMEOUT;	/* it may yet be, or become, there */
 		err_set(&o->op->err, o->op->rc, "%s", err->msg);
 		o->op->err.code = o->op->rc;
-		if (!o->parent && rc != ERR_NOTFOUND && rc != ERR_EXISTS && rc != ERR_CONFLICT)
+		if (!o->parent && rc != ERR_NOTFOUND && rc != ERR_EXISTS && rc != ERR_CONFLICT && rc != ERR_LIMIT)
 			log_event(LOG_WARN, "object store operation failed", LF_S("bucket", o->s->bucket), LF_S("key", o->op->key), LF_U("attempts", o->attempt),
 				  LF_D("ms", (http_now() - o->begin_us) / 1000), LF_S("class", err_code_name(o->op->rc)), LF_ERR(err), LF_END);
 		if (o->op->verb == OBJ_GET && o->op->out->data)
@@ -222,7 +222,8 @@ static struct s3_call *send(struct s3_op *o, const struct s3_keys *keys, bool he
 		limit += (int64_t)((o->op->verb == OBJ_PUT ? o->len : o->op->len) >> 20) * PER_MEGABYTE_US;
 	c->req.deadline_us = now + limit < o->deadline_us ? now + limit : o->deadline_us;
 	if (o->op->verb == OBJ_GET && !o->op->len)
-		c->req.deadline_us = o->deadline_us;	/* its size is not known: the engine notices a stall */
+		c->req.deadline_us = o->deadline_us;	/* its size is not known: only a stall ends it earlier */
+	c->req.stall_s = (unsigned)((o->s->attempt_us + 999999) / 1000000);
 	c->req.done = call_done;
 	policy_sent(&o->s->policy);
 	return c;
@@ -306,7 +307,11 @@ static void lost(struct s3_op *o)
 	struct err err = ERR_INIT;
 	int rc = o->op->cond == OBJ_CREATE ? ERR_EXISTS : ERR_CONFLICT;
 
-	err_set(&err, rc, o->op->cond == OBJ_CREATE ? "object store: %s exists" : "object store: %s was changed by somebody else", o->op->key);
+	/* a swap without any answer may have been done, and somebody has changed that since */
+	if (rc == ERR_CONFLICT && o->unanswered)
+		rc = ERR_TIMEOUT;
+	err_set(&err, rc, o->op->cond == OBJ_CREATE ? "object store: %s exists" : rc == ERR_TIMEOUT ?
+		"object store: %s was changed by somebody else, perhaps after a swap of ours that was not answered" : "object store: %s was changed by somebody else", o->op->key);
 	o->in_doubt = false;
 	s3_op_end(o, rc, &err);
 }
@@ -386,6 +391,7 @@ static void main_answer(struct s3_op *o, struct s3_call *c, struct s3_answer *a)
 	case S3_DOUBT:
 		o->in_doubt |= a->maybe_done;
 		o->fresh = a->policy == POLICY_FAILED;
+		o->unanswered |= a->policy == POLICY_FAILED;
 		o->why = a->err;
 		read_back(o);
 		return;

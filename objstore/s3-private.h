@@ -85,6 +85,7 @@ struct s3_op {
 	size_t out_start;		/* GET: op->out's length before */
 	bool fresh;			/* next request over a new connection */
 	bool in_doubt;			/* a put that may have been carried out, and nobody knows */
+	bool unanswered;		/* a swap: once there was no answer at all */
 	bool other_form;		/* If-Match goes without quotes this time */
 	bool fixed_skew, new_keys;	/* those remedies are used up */
 	bool queued, ended, cancel_posted, too_large;
@@ -112,6 +113,7 @@ struct s3_call {
 	unsigned attempt;
 	bool loser;			/* the other one of a hedged pair has answered */
 	bool is_hedge;
+	char access[160];		/* key it was signed with */
 	struct buf url, fields;
 	size_t at[S3_HEADERS_MAX][3];	/* name, value, "name: value" in fields */
 	size_t n;

@@ -89,8 +89,12 @@ static void on_doctype(void *ctx, const XML_Char *name, const XML_Char *sysid, c
 static int walk(const void *data, size_t len, void (*fn)(void *ctx, const char *path, const char *text), void *ctx)
 {
 	struct walk w = { .on_end = fn, .ctx = ctx, .text = BUF_INIT(TEXT_MAX) };
+	const char *p = data;
 	int rc = -1;
 
+	/* blanks keep the connection alive while a store puts an upload together; the declaration comes behind them */
+	for (; len && strchr(" \t\r\n", *p) && *p; p++)
+		len--;
 	if (len > INT32_MAX || !len)
 		return -1;
 	w.parser = XML_ParserCreate(NULL);
@@ -100,7 +104,7 @@ static int walk(const void *data, size_t len, void (*fn)(void *ctx, const char *
 	XML_SetElementHandler(w.parser, on_start, on_end);
 	XML_SetCharacterDataHandler(w.parser, on_text);
 	XML_SetStartDoctypeDeclHandler(w.parser, on_doctype);
-	if (XML_Parse(w.parser, data, (int)len, 1) == XML_STATUS_OK && !w.failed)
+	if (XML_Parse(w.parser, p, (int)len, 1) == XML_STATUS_OK && !w.failed)
 		rc = 0;
 	XML_ParserFree(w.parser);
 	buf_free(&w.text);

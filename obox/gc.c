@@ -8,6 +8,7 @@
 #include <inttypes.h>
 
 enum { UNNAMED_AGE_S = 86400 };
+#define COLLECT_US (INT64_C(3600) * 1000000)
 
 /* --- the trash --- */
 
@@ -285,4 +286,65 @@ int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, st
 	if (rc == 0)
 		rc = sweep(u, now - (ignore_grace ? 0 : UNNAMED_AGE_S), st, err);
 	return rc;
+}
+
+/* --- by itself --- */
+
+static bool is_due(struct obox_user *u)
+{
+	int64_t cutoff = clock_wall_s(u->ob->cfg.clock) - (int64_t)u->ob->cfg.grace_s;
+	bool any = false;
+	size_t i;
+
+	pthread_mutex_lock(&u->lock);
+	for (i = 0; i < u->st.n_trash && !any && !u->broken; i++)
+		any = u->st.trash[i].time <= cutoff;
+	pthread_mutex_unlock(&u->lock);
+	return any;
+}
+
+/* Open users that were not looked at for an hour, each with a reference. */
+static struct obox_user **pin_unseen(struct obox *ob, size_t *n_r)
+{
+	int64_t now = clock_mono_us(ob->cfg.clock);
+	struct obox_user **list = NULL;
+	size_t cap = 0, n = 0, pos = 0;
+	void *v;
+
+	pthread_mutex_lock(&ob->lock);
+	while (hmap_next(&ob->users, &pos, NULL, NULL, &v)) {
+		struct obox_user *u = v;
+
+		if (u->phase != USER_OPEN || (u->last_gc_us && now - u->last_gc_us < COLLECT_US))
+			continue;
+		u->last_gc_us = now;
+		u->refs++;
+		mem_grow(&list, &cap, n + 1, sizeof(struct obox_user *));
+		list[n++] = u;
+	}
+	pthread_mutex_unlock(&ob->lock);
+	*n_r = n;
+	return list;
+}
+
+void obox_collect(struct obox *ob)
+{
+	struct obox_user **list;
+	size_t n, i;
+
+	list = pin_unseen(ob, &n);
+	for (i = 0; i < n; i++) {
+		struct obox_gc_stats st;
+		struct err e = ERR_INIT;
+
+		if (!atomic_load(&ob->stopping) && is_due(list[i])) {
+			if (obox_gc(list[i], false, &st, &e) < 0)
+				log_event(LOG_WARN, "expunged mail cannot be deleted now: it is tried again", LF_S("user", list[i]->name), LF_ERR(&e), LF_END);
+			else
+				log_event(LOG_INF, "expunged mail deleted", LF_S("user", list[i]->name), LF_U("objects", st.objects), LF_U("bytes", st.bytes),
+					  LF_END);
+		}
+		obox_user_close(&list[i]);
+	}
+	free(list);
 }

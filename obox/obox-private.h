@@ -252,6 +252,7 @@ struct obox_user {
 	uint64_t next_block;
 	bool broken;			/* journal failed: nothing more is acknowledged */
 	pthread_mutex_t upload_lock;	/* one upload at a time; before lock */
+	int64_t last_gc_us;		/* obox_collect's; 0 = not yet */
 };
 
 /* Appends n records to the journal, together, and applies them, under u->lock.
@@ -274,6 +275,7 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 int upload_commit(struct upload *up, struct err *err);	/* releases it, always */
 void upload_abandon(struct upload *up);			/* the same without a root */
 int obox_checkpoint(struct obox *ob, const char *user, struct err *err);
+void obox_collect(struct obox *ob);	/* obox_gc for open users with mail that is due */
 int user_load(struct obox_user *u, const struct manifest *man, struct err *err);
 int user_activate(struct obox_user *u, struct err *err);
 struct obox_user *user_new(struct obox *ob, const char *name);

@@ -596,14 +596,26 @@ void obox_upkeep(struct obox *ob)
 		journal_sync(ob->journal, &e);	/* a failure is logged there and stops acknowledgements */
 	}
 	journal_prepare(ob->journal);
+}
+
+void obox_stop_tending(struct obox *ob)
+{
+	atomic_store(&ob->stopping, true);
+}
+
+void obox_tend(struct obox *ob)
+{
+	int64_t now = clock_mono_us(ob->cfg.clock);
+	struct err e = ERR_INIT;
+
 	if (journal_bytes(ob->journal) > CHECKPOINT_BYTES || now - ob->last_checkpoint_us > CHECKPOINT_US) {
-		err_clear(&e);
 		if (obox_checkpoint(ob, NULL, &e) < 0)
 			log_event(LOG_WARN, "checkpoint failed: the journal is kept and it is tried again", LF_ERR(&e), LF_END);
 	}
 	pthread_mutex_lock(&ob->upkeep_lock);
 	evict(ob, IDLE_US);
 	pthread_mutex_unlock(&ob->upkeep_lock);
+	obox_collect(ob);
 }
 
 void obox_close(struct obox **obp)

@@ -74,7 +74,7 @@ struct obox_config {
 	const struct seal_keys *keys;	/* borrowed */
 	const struct clock *clock;	/* NULL = the system's */
 	unsigned flag_commit_delay_ms;	/* 0 = flag changes are durable before they return; default 1000 */
-	uint64_t grace_s;		/* how long expunged mail is kept; default 7 days; UINT64_MAX = that default */
+	uint64_t grace_s;		/* how long expunged mail is kept before obox_tend deletes it; default 7 days; UINT64_MAX = that default */
 	uint64_t max_message;		/* octets; 0 = 150 MiB */
 	uint64_t cache_bytes;		/* memory for users nobody uses now; 0 = 256 MiB */
 };
@@ -259,7 +259,11 @@ int obox_origin(struct obox_body *b, struct obox_origin *o, struct err *err);
 void obox_origin_free(struct obox_origin *o);
 
 /* --- upkeep (culverctl, timers) --- */
-void obox_upkeep(struct obox *ob);			/* call every second or so: commits, uploads, evicts */
+/* Call both every second or so, from a thread each: obox_upkeep commits flag changes and waits for the journal's disk only;
+ * obox_tend uploads, evicts and collects, and may wait for the store for long. */
+void obox_upkeep(struct obox *ob);
+void obox_tend(struct obox *ob);
+void obox_stop_tending(struct obox *ob);	/* obox_tend, under way or called later, begins nothing that takes long */
 int obox_flush(struct obox *ob, const char *user /* NULL = all */, struct err *err);	/* uploads logs and snapshots now */
 struct obox_gc_stats { uint64_t objects, bytes, kept; };
 int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, struct err *err);

@@ -4,6 +4,7 @@ AM_CFLAGS += $(CMOCKA_CFLAGS)
 include tests/base/local.mk
 include tests/mime/local.mk
 include tests/objstore/local.mk
+include tests/fscache/local.mk
 include tests/crypt/local.mk
 include tests/obox/local.mk
 include tests/imap/local.mk

@@ -89,7 +89,7 @@ static void mistakes_are_told_with_their_line_and_a_suggestion(void **state)
 	assert_complaints("\n\nworkr_count = 3\n", "F:3: unknown setting \"workr_count\": did you mean \"worker_count\"?\n");
 	assert_complaints("limits {\n\tmesage_size = 3\n}\n", "F:2: unknown setting \"mesage_size\" in section \"limits\": did you mean \"message_size\"?\n");
 	assert_complaints("message_size = 1M\n", "F:1: unknown setting \"message_size\": it belongs in the section \"limits\"\n");
-	assert_complaints("store {\n log = stderr\n}\n", "F:2: unknown setting \"log\" in section \"store\": it belongs outside of any section\n");
+	assert_complaints("mail_store {\n log = stderr\n}\n", "F:2: unknown setting \"log\" in section \"mail_store\": it belongs outside of any section\n");
 	assert_complaints("zzz = 1\n", "F:1: unknown setting \"zzz\"\n");
 	assert_complaints("worker_count = many\n", "F:1: worker_count = \"many\": write a whole number\n");
 	assert_complaints("worker_count = 65\n", "F:1: worker_count = \"65\": it can be from 0 to 64\n");

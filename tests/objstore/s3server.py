@@ -150,12 +150,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_any(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path.startswith("http://"):  # as a proxy for itself
+            self.path = "/" + self.path.split("/", 3)[3]
+        if odd.get("nagle"):
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
         path, _, query = self.path.partition("?")
         self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
         host = self.headers.get("host", "")
         full = urllib.parse.unquote(path)
         if path.startswith("/-/") or path.startswith("/latest/") or b"AssumeRoleWithWebIdentity" in body[:200]:
             self.key, self.serial = "", 0
+            if not path.startswith("/-/"):
+                with lock:
+                    seen.append({"path": path})
             return self.special(path, body)
         if host.startswith(BUCKET + "."):
             full = "/" + BUCKET + full
@@ -177,7 +184,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         o = strange("slow", m, k)
         if o:
             time.sleep(o["seconds"])
-        if strange("reset", m, k) or strange("drop_before", m, k):
+        if strange("rst", m, k) or strange("drop_before", m, k):
             return self.vanish(True)
         o = strange("throttle", m, k)
         if o:
@@ -279,6 +286,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         h = {"ETag": o["etag"], "Last-Modified": self.date_time_string(o["time"])}
         if not odd.get("no_metadata"):
             h.update((n, v) for n, v in o["headers"].items() if n.startswith("x-amz-meta-"))
+        if self.headers.get("x-amz-checksum-mode") == "ENABLED" and "x-amz-checksum-sha256" in o["headers"]:
+            h["x-amz-checksum-sha256"] = o["headers"]["x-amz-checksum-sha256"]
         m = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
         if m and not odd.get("no_ranges"):
             first, last = int(m[1]), int(m[2]) if m[2] else len(data) - 1
@@ -355,7 +364,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = b"".join(parts[n][1] for n in sorted(parts))
             etag = self.store(data, '"%s-%d"' % (hashlib.md5(data).hexdigest(), len(parts)))
             del uploads[self.query["uploadId"]]
-        self.answer(200, ("<CompleteMultipartUploadResult><ETag>%s</ETag></CompleteMultipartUploadResult>" % escape(etag)).encode())
+        self.answer(200, ("  \n\n<?xml version='1.0'?><CompleteMultipartUploadResult><ETag>%s</ETag></CompleteMultipartUploadResult>" % ("" if odd.get("no_complete_etag") else escape(etag))).encode())
 
     # --- not S3 ---
 

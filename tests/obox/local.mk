@@ -11,3 +11,6 @@ TESTS += %reldir%/t_journal
 check_PROGRAMS += %reldir%/t_columns
 TESTS += %reldir%/t_columns
 %canon_reldir%_t_columns_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
+check_PROGRAMS += %reldir%/t_tend
+TESTS += %reldir%/t_tend
+%canon_reldir%_t_tend_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)

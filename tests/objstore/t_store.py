@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""culverctl store against the test server, and against a real Ceph RGW when Debian's packages are there.  TAP."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+
+TOP = os.environ.get("top_srcdir", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+BUILD = os.environ.get("top_builddir", os.path.join(TOP, "build"))
+CULVERCTL = os.path.join(BUILD, "culverctl")
+CEPH = os.path.join(TOP, "tests", "lib", "ceph-rgw")
+sys.path.insert(0, os.path.join(TOP, "tests", "lib"))
+import server as lib  # noqa: E402  culverd's
+
+work = tempfile.mkdtemp(prefix="t_store.")
+
+
+def ctl(settings, *args, status=0, data=None):
+    conf = os.path.join(work, "culver.conf")
+    with open(conf, "w") as f:
+        f.write("state_dir = %s\nrun_dir = %s/run\nmail_store {\n\tdriver = s3\n%s}\n" % (work, work, "".join('\t%s = "%s"\n' % i for i in settings.items())))
+    p = subprocess.run([CULVERCTL, "-c", conf, *args], input=data, capture_output=True, timeout=240)
+    if status is not None:
+        assert p.returncode == status, "%s: status %d: %s%s" % (args, p.returncode, p.stdout.decode(errors="replace"), p.stderr.decode())
+    return p
+
+
+def objects_round_trip(s):
+    data = os.urandom(300000)
+    ctl(s, "store", "put", "rt/a+b", data=data)
+    assert ctl(s, "store", "get", "rt/a+b").stdout == data
+    ctl(s, "store", "put", "rt/a+b", "--create", status=1, data=b"x")
+    ctl(s, "store", "put", "rt/b", "--create", data=b"y")
+    lines = [json.loads(x) for x in ctl(s, "--json", "store", "list", "rt/").stdout.splitlines()]
+    assert [(x["key"], x["size"]) for x in lines] == [("rt/a+b", 300000), ("rt/b", 1)], lines
+    assert b"rt/b" in ctl(s, "store", "list", "rt/", "--after", "rt/a+b").stdout
+    ctl(s, "store", "delete", "rt/a+b", "rt/b", "rt/none")
+    p = ctl(s, "store", "get", "rt/b", status=3)
+    assert b"no such object" in p.stderr
+
+
+def probe_tells_that_the_store_is_good(s):
+    p = ctl(s, "store", "probe")
+    assert b"index_store: can be used" in p.stdout and b"NO" not in p.stdout, p.stdout
+    kept = json.load(open(os.path.join(work, "probe-mail_store.json")))
+    assert kept["checks"]["create-race"]["state"] == "holds" and kept["time"] > 0
+    return kept
+
+
+def bench_tells_figures(s):
+    lines = [json.loads(x) for x in ctl(s, "--json", "store", "bench", "--count", "60", "--concurrency", "8").stdout.splitlines()]
+    assert [x["verb"] for x in lines] == ["put", "get"] and all(x["failed"] == 0 and x["ops"] > 0 and x["p99_ms"] >= x["p50_ms"] for x in lines), lines
+    assert ctl(s, "store", "list", "culver-bench/").stdout == b""
+
+
+def large_objects(s):
+    data = os.urandom(11 << 20)
+    s = dict(s, multipart_size="5M", part_size="5M")
+    ctl(s, "store", "put", "large", data=data)
+    assert ctl(s, "store", "get", "large").stdout == data
+    ctl(s, "store", "delete", "large")
+
+
+def section(settings):
+    return "mail_store {\n\tdriver = s3\n%s}\n" % "".join('\t%s = "%s"\n' % i for i in settings.items())
+
+
+def culverd_keeps_mail_there(s):
+    message = "From: a@example.org\r\nSubject: in a bucket\r\n\r\n" + "line\r\n" * 5000
+    d = lib.Server(users=2, workers=2, extra=section(dict(s, prefix="srv")))
+    try:
+        for round in range(2):  # the second time after a stop
+            d.start()
+            c = lib.Line(d.imap)
+            assert c.line().startswith("* OK")
+            lines = c.imap("a", "LOGIN user0 pass")
+            assert lines[-1].startswith("a OK"), lines
+            if round == 0:
+                assert all(r.startswith("250 ") for r in d.deliver(["user0", "user1"], message))
+            lines = c.imap("b", "SELECT INBOX")
+            assert "* 1 EXISTS" in lines, (round, lines)
+            lines = c.imap("c", "FETCH 1 (FLAGS RFC822.SIZE BODY[HEADER.FIELDS (SUBJECT)])")
+            assert any("RFC822.SIZE 3" in x for x in lines) and "Subject: in a bucket" in lines, lines
+            assert ("\\Flagged" in "".join(lines)) == (round == 1), (round, lines)
+            assert c.imap("d", "STORE 1 +FLAGS (\\Flagged)")[-1].startswith("d OK")
+            c.imap("e", "LOGOUT")
+            c.close()
+            assert d.stop() == 0
+        d.assert_log_is_clean()
+        text = ctl(dict(s, prefix="srv"), "store", "list", "srv/").stdout.decode()
+        assert "/root" in text and "/m/" in text, text
+    finally:
+        d.clean()
+
+
+class TestServer:
+    def __enter__(self):
+        self.p = subprocess.Popen([sys.executable, os.path.join(TOP, "tests", "objstore", "s3server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.url = "http://127.0.0.1:%d" % int(self.p.stdout.readline())
+        self.settings = {"endpoint": self.url, "bucket": "testbucket", "access_key": "AKIDTEST", "secret_key": "testSecret/Key+0123456789"}
+        return self
+
+    def odd(self, **kw):
+        subprocess.run(["curl", "-sf", "-d", json.dumps(dict(kw, reset=True)), self.url + "/-/odd"], check=True)
+
+    def __exit__(self, *args):
+        self.p.stdin.close()
+        self.p.wait(20)
+
+
+def with_the_test_server():
+    with TestServer() as server:
+        s = server.settings
+        objects_round_trip(s)
+        probe_tells_that_the_store_is_good(s)
+        bench_tells_figures(s)
+        large_objects(s)
+        culverd_keeps_mail_there(s)
+        server.odd(empty=True, ignore_conditions=True)
+        p = ctl(s, "store", "probe", status=1)
+        assert b"index_store: refused" in p.stdout and b"mail_store: can be used" in p.stdout, p.stdout
+        assert b"Use a store with conditional writes" in p.stderr and b"ignored" in p.stderr, p.stderr
+        # nothing starts on such a store
+        p = ctl(s, "check", "--all", status=1)
+        assert b"index_store" in p.stderr and b"conditional writes" in p.stderr, p.stderr
+        server.odd(no_conditions=True)
+        assert b"refuse" in ctl(s, "store", "probe", status=1).stderr
+
+
+def mistakes_are_told():
+    p = ctl({"endpoint": "http://127.0.0.1:1", "bucket": "b"}, "store", "frob", status=2)
+    assert b"usage" in p.stderr
+    p = ctl({"endpoint": "http://127.0.0.1:1"}, "store", "list", status=None)
+    assert p.returncode and b"needs bucket" in p.stderr, p.stderr
+    p = ctl({"bucket": "bbb", "acess_key": "x"}, "store", "list", status=None)
+    assert p.returncode and b'did you mean "access_key"' in p.stderr, p.stderr
+    p = ctl({"endpoint": "http://127.0.0.1:1", "bucket": "bbb", "access_key": "a", "secret_key": "b", "timeout": "2s"}, "store", "get", "k", status=5)
+    assert b"connect" in p.stderr, p.stderr
+    p = ctl({"bucket": "bbb", "access_key": "a", "secret_key": "hush"}, "config")
+    assert b"hush" not in p.stdout and b"secret_key" in p.stdout, p.stdout
+
+
+def with_ceph():
+    d = os.path.join(work, "ceph")
+    os.mkdir(d)
+    p = subprocess.run([CEPH, "up", d], capture_output=True, text=True, timeout=300)
+    if p.returncode == 77:
+        return "SKIP " + p.stderr.strip()
+    try:
+        assert p.returncode == 0, p.stderr
+        s = dict(x.split("=", 1) for x in p.stdout.split())
+        kept = probe_tells_that_the_store_is_good(s)
+        assert kept["etag_form"] == 2 or "quotes" not in kept["checks"]["match"]["text"], kept
+        objects_round_trip(s)
+        bench_tells_figures(s)
+        large_objects(s)
+        culverd_keeps_mail_there(s)
+    finally:
+        subprocess.run([CEPH, "down", d], timeout=100)
+
+
+def main():
+    tests = [with_the_test_server, mistakes_are_told, with_ceph]
+    print("1..%d" % len(tests))
+    failed = 0
+    for i, t in enumerate(tests, 1):
+        try:
+            note = t()
+            print("ok %d - %s%s" % (i, t.__name__.replace("_", " "), " # " + note if note else ""), flush=True)
+        except Exception:
+            failed += 1
+            print("not ok %d - %s\n# %s" % (i, t.__name__.replace("_", " "), traceback.format_exc().replace("\n", "\n# ")), flush=True)
+    shutil.rmtree(work, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+/* What culverd does by itself, by a clock turned by hand: mail whose grace
+ * period is over goes, and a store that hangs holds up no flag change. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "obox/obox-private.h"
+
+#include <ftw.h>
+#include <unistd.h>
+
+struct fix {
+	struct objstore gate;		/* in front of mem; first, so that ops find the rest */
+	struct objstore *mem;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool shut;			/* puts wait */
+	unsigned waiting;
+	int64_t wall_us, mono_us;
+	struct clock clock;
+	char dir[64];
+	struct seal_keys *keys;
+	struct obox *ob;
+	struct obox_user *u;
+	struct err err;
+};
+
+static int64_t wall(void *ctx)
+{
+	return ((struct fix *)ctx)->wall_us;
+}
+
+static int64_t mono(void *ctx)
+{
+	return ((struct fix *)ctx)->mono_us;
+}
+
+static void gate_submit(struct objstore *s, struct objstore_op *op)
+{
+	struct fix *f = (struct fix *)s;
+
+	pthread_mutex_lock(&f->lock);
+	while (f->shut && op->verb == OBJ_PUT) {
+		f->waiting++;
+		pthread_cond_broadcast(&f->cond);
+		pthread_cond_wait(&f->cond, &f->lock);
+	}
+	pthread_mutex_unlock(&f->lock);
+	objstore_submit(f->mem, op);
+}
+
+static void gate_set(struct fix *f, bool shut)
+{
+	pthread_mutex_lock(&f->lock);
+	f->shut = shut;
+	f->waiting = 0;
+	pthread_cond_broadcast(&f->cond);
+	pthread_mutex_unlock(&f->lock);
+}
+
+static const struct objstore_ops gate_ops = { .name = "gate", .submit = gate_submit };
+
+static int rm_one(const char *path, const struct stat *st, int flag, struct FTW *f)
+{
+	return remove(path);
+}
+
+static int setup(void **state)
+{
+	struct fix *f = MEM_NEW(struct fix);
+	struct obox_config cfg = { .mail_store = &f->gate, .index_store = &f->gate, .prefix = "t", .node = "n1", .flag_commit_delay_ms = 1000,
+				   .grace_s = 7 * 86400 };
+
+	log_set_level(LOG_ERROR);
+	f->mem = objstore_mem_new();
+	f->gate = (struct objstore){ &gate_ops, f->mem->caps };
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->cond, NULL);
+	f->wall_us = INT64_C(1790000000) * 1000000;
+	f->mono_us = 1000000;
+	f->clock = (struct clock){ wall, mono, f };
+	snprintf(f->dir, sizeof(f->dir), "/tmp/t_tend.XXXXXX");
+	if (!mkdtemp(f->dir))
+		return -1;
+	f->keys = seal_keys_ephemeral();
+	cfg.state_dir = f->dir;
+	cfg.keys = f->keys;
+	cfg.clock = &f->clock;
+	assert_int_equal(obox_open(&cfg, &f->ob, &f->err), 0);
+	assert_int_equal(obox_user_open(f->ob, "joe", &f->u, &f->err), 0);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fix *f = *state;
+
+	obox_user_close(&f->u);
+	obox_close(&f->ob);
+	objstore_close(&f->mem);
+	seal_keys_free(&f->keys);
+	pthread_cond_destroy(&f->cond);
+	pthread_mutex_destroy(&f->lock);
+	nftw(f->dir, rm_one, 16, FTW_DEPTH | FTW_PHYS);
+	free(f);
+	return 0;
+}
+
+static void save(struct fix *f)
+{
+	struct obox_save s = { .idate = INT64_MIN };
+
+	assert_int_equal(obox_msgin_new(f->ob, &s.msg, &f->err), 0);
+	assert_int_equal(obox_msgin_write(s.msg, "Subject: x\r\n\r\nbody\r\n", 20, &f->err), 0);
+	assert_int_equal(obox_msgin_finish(s.msg, &f->err), 0);
+	assert_int_equal(obox_save(f->u, "INBOX", &s, 1, NULL, &f->err), 0);
+	obox_msgin_free(&s.msg);
+}
+
+static int count_one(void *ctx, const struct objstore_list_item *item)
+{
+	*(int *)ctx += strstr(item->key, "/m/") != NULL;
+	return 0;
+}
+
+static int objects(struct fix *f)
+{
+	int n = 0;
+
+	assert_int_equal(objstore_each(f->mem, "", count_one, &n, &f->err), 0);
+	return n;
+}
+
+static struct obox_view *view(struct fix *f)
+{
+	struct obox_view *v;
+
+	assert_int_equal(obox_view_open(f->u, "INBOX", false, NULL, NULL, &v, &f->err), 0);
+	return v;
+}
+
+static void pass(struct fix *f, int64_t seconds)
+{
+	f->wall_us += seconds * 1000000;
+	f->mono_us += seconds * 1000000;
+}
+
+static void mail_goes_when_its_grace_period_is_over(void **state)
+{
+	struct fix *f = *state;
+	struct seqset first = SEQSET_INIT;
+	struct obox_view *v;
+
+	save(f);
+	save(f);
+	seqset_add(&first, 1, 1);
+	v = view(f);
+	assert_int_equal(obox_expunge(v, &first, true, NULL, &f->err), 0);
+	obox_view_close(&v);
+	seqset_free(&first);
+	obox_tend(f->ob);
+	pass(f, 6 * 86400);
+	obox_tend(f->ob);
+	assert_int_equal(objects(f), 2);
+	pass(f, 86400 + 3600);
+	obox_tend(f->ob);
+	assert_int_equal(objects(f), 1);
+}
+
+static void nothing_is_begun_when_tending_was_stopped(void **state)
+{
+	struct fix *f = *state;
+	struct seqset first = SEQSET_INIT;
+	struct obox_view *v;
+
+	save(f);
+	seqset_add(&first, 1, 1);
+	v = view(f);
+	assert_int_equal(obox_expunge(v, &first, true, NULL, &f->err), 0);
+	obox_view_close(&v);
+	seqset_free(&first);
+	pass(f, 30 * 86400);
+	obox_stop_tending(f->ob);
+	obox_tend(f->ob);
+	assert_int_equal(objects(f), 1);
+}
+
+static void *tend(void *ctx)
+{
+	obox_tend(ctx);
+	return NULL;
+}
+
+static void a_store_that_hangs_holds_up_no_flag_change(void **state)
+{
+	struct fix *f = *state;
+	struct obox_flag_change seen = { .how = OBOX_FLAGS_ADD, .flags = OBOX_SEEN, .unchangedsince = UINT64_MAX };
+	struct seqset one = SEQSET_INIT;
+	struct obox_view *v;
+	uint64_t modseq;
+	pthread_t t;
+
+	save(f);
+	gate_set(f, true);
+	pass(f, 3600);		/* a checkpoint is due */
+	assert_int_equal(pthread_create(&t, NULL, tend, f->ob), 0);
+	pthread_mutex_lock(&f->lock);
+	while (!f->waiting)
+		pthread_cond_wait(&f->cond, &f->lock);
+	pthread_mutex_unlock(&f->lock);
+	seqset_add(&one, 1, 1);
+	v = view(f);
+	assert_int_equal(obox_store(v, &one, &seen, NULL, NULL, &modseq, &f->err), 0);
+	obox_view_close(&v);
+	pass(f, 2);
+	obox_upkeep(f->ob);	/* waits for ever when it waits for the store */
+	assert_true(f->ob->last_sync_us == f->mono_us);
+	gate_set(f, false);
+	pthread_join(t, NULL);
+	seqset_free(&one);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(mail_goes_when_its_grace_period_is_over, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_is_begun_when_tending_was_stopped, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_store_that_hangs_holds_up_no_flag_change, setup, teardown),
+	};
+
+	alarm(120);
+	return cmocka_run_group_tests_name("what is done by itself", tests, NULL, NULL);
+}
