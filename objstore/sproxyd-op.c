@@ -229,7 +229,8 @@ void sp_op_send(struct sp_op *o)
 		limit += (int64_t)((o->op->verb == OBJ_PUT ? o->len : o->op->len) >> 20) * PER_MEGABYTE_US;
 	c->req.deadline_us = now + limit < o->deadline_us ? now + limit : o->deadline_us;
 	if (o->op->verb == OBJ_GET && !o->op->len && o->phase == SP_MAIN)
-		c->req.deadline_us = o->deadline_us;	/* its size is not known: the engine notices a stall */
+		c->req.deadline_us = o->deadline_us;	/* its size is not known: a stall ends it */
+	c->req.stall_s = (unsigned)((o->s->attempt_us + 999999) / 1000000);
 	c->req.done = call_done;
 	policy_sent(&o->s->policy);
 	o->call = c;
