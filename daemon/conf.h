@@ -21,7 +21,7 @@ struct conf_listen {
 	char *mode;			/* of a unix socket, octal */
 };
 
-enum conf_driver { CONF_STORE_POSIX, CONF_STORE_S3, CONF_STORE_MAIL };
+enum conf_driver { CONF_STORE_POSIX, CONF_STORE_S3, CONF_STORE_SPROXYD, CONF_STORE_LIBS3, CONF_STORE_MAIL };
 struct conf_store {
 	unsigned driver;		/* enum conf_driver; MAIL (index_store only): mail_store is it */
 	char *path, *prefix;
@@ -30,6 +30,9 @@ struct conf_store {
 	unsigned addressing, credentials, sse, checksum, etag_match;
 	uint64_t concurrency, timeout, attempt_timeout, connect_timeout, multipart_size, part_size;
 	bool hedge;
+	struct set_list url;		/* sproxyd's connectors */
+	char *service_id;
+	uint64_t class;
 };
 
 struct conf {
@@ -76,6 +79,7 @@ const char *conf_needs_restart(const struct conf *a, const struct conf *b);
 void conf_keep(const struct conf *running, struct conf *fresh);
 /* The words of conf_store's choices, as objstore_settings takes them. */
 const char *conf_driver_name(unsigned driver);
+unsigned conf_service_id(const char *text);	/* 0: no number */
 const char *conf_addressing_name(unsigned addressing);
 const char *conf_credentials_name(unsigned credentials);
 const char *conf_sse_name(unsigned sse);

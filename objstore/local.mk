@@ -26,3 +26,6 @@ noinst_LIBRARIES += %reldir%/libobjstore.a
 	%reldir%/sproxyd-many.c \
 	%reldir%/sproxyd-op.c \
 	%reldir%/sproxyd-text.c %reldir%/sproxyd-text.h
+if LIBS3
+%canon_reldir%_libobjstore_a_SOURCES += %reldir%/libs3.c %reldir%/libs3-call.c %reldir%/libs3-private.h
+endif

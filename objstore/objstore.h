@@ -183,6 +183,9 @@ struct objstore_settings {
 int objstore_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
 /* Message objects on Scality's proxy: no listing, no compare-and-swap, no copies. */
 int objstore_sproxyd_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
+/* Message objects on a store that knows Signature V2 only (where built with libs3): no conditional writes; OBJ_CREATE looks
+ * first and then writes, which a race can beat (OBJ_CAP_CREATE is absent).  Needs endpoint, bucket and the keys in the settings. */
+int objstore_libs3_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
 int objstore_s3_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
 /* A directory, created when missing.  Safe among any number of processes. */
 int objstore_posix_open(const char *dir, struct objstore **s_r, struct err *err);
