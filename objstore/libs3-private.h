@@ -23,7 +23,7 @@ struct l3_op {
 	atomic_bool cancelled;
 	int64_t begin_us, deadline_us;
 	size_t len, out_start;		/* PUT: of the body; GET: op->out's length before */
-	char md5[32];			/* PUT: base64 */
+	char md5[32], md5_hex[33];	/* PUT; md5 in base64 */
 };
 
 /* One request. */

@@ -113,31 +113,35 @@ static bool pause_before_retry(struct l3_store *s, struct l3_op *o, unsigned att
 	return !atomic_load(&o->cancelled);
 }
 
-/* Sends until there is an answer that counts; *c holds it. 0, or <0: there is none. */
-static int ask(struct l3_store *s, struct l3_op *o, S3RequestContext **context, enum objstore_verb verb, struct l3_call *c, struct err *err)
+static void send(struct l3_store *s, struct l3_op *o, S3RequestContext **context, enum objstore_verb verb, bool again, struct l3_call *c)
 {
-	int64_t limit = s->attempt_us, now;
-	unsigned attempt;
+	int64_t limit = s->attempt_us;
 
 	if (verb == OBJ_PUT || verb == OBJ_GET)
 		limit += (int64_t)((verb == OBJ_PUT ? o->len : o->op->len) >> 20) * PER_MEGABYTE_US;
+	*c = (struct l3_call){ .o = o, .bucket = &s->context, .context = context, .deadline_us = clock_mono_us(&clock_system) + limit };
+	if (c->deadline_us > o->deadline_us || (verb == OBJ_GET && !o->op->len))
+		c->deadline_us = o->deadline_us;
+	if (verb == OBJ_GET && o->op->out->data)
+		buf_truncate(o->op->out, o->out_start);
+	l3_call(c, verb);
+	add_stats(s, verb, c, again);
+}
+
+/* Sends until there is an answer that counts; *c holds it. 0, or <0: there is none. */
+static int ask(struct l3_store *s, struct l3_op *o, S3RequestContext **context, enum objstore_verb verb, struct l3_call *c, struct err *err)
+{
+	unsigned attempt;
+
 	for (attempt = 0;; attempt++) {
-		now = clock_mono_us(&clock_system);
-		*c = (struct l3_call){ .o = o, .bucket = &s->context, .context = context, .deadline_us = now + limit };
-		if (c->deadline_us > o->deadline_us || (verb == OBJ_GET && !o->op->len))
-			c->deadline_us = o->deadline_us;
-		if (verb == OBJ_GET && o->op->out->data)
-			buf_truncate(o->op->out, o->out_start);
-		l3_call(c, verb);
-		add_stats(s, verb, c, attempt > 0);
+		send(s, o, context, verb, attempt > 0, c);
 		if (c->limit || !is_temporary(c->status))
 			return 0;
 		items_drop(c);
-		if (attempt + 1 < ATTEMPTS && !atomic_load(&o->cancelled) && pause_before_retry(s, o, attempt))
+		if (attempt + 1 < ATTEMPTS && pause_before_retry(s, o, attempt))
 			continue;
 		say(s, o, c, err);
-		/* nobody knows what became of a write */
-		return verb == OBJ_PUT || verb == OBJ_COPY ? ERR_TIMEOUT : err->code;
+		return verb == OBJ_COPY ? ERR_TIMEOUT : err->code;	/* nobody knows what became of a write */
 	}
 }
 
@@ -151,6 +155,7 @@ static int run_head(struct l3_store *s, struct l3_op *o, S3RequestContext **cont
 	struct l3_call c;
 	int rc = ask(s, o, context, OBJ_HEAD, &c, err);
 
+	o->op->size = 0;
 	if (rc < 0)
 		return rc;
 	if (is_absent(c.status))
@@ -159,16 +164,55 @@ static int run_head(struct l3_store *s, struct l3_op *o, S3RequestContext **cont
 		return say(s, o, &c, err);
 	o->op->size = c.size;
 	o->op->mtime = c.mtime;
-	if (o->op->verb == OBJ_HEAD)
+	if (o->op->verb != OBJ_GET)
 		memcpy(o->op->etag, c.etag, sizeof(c.etag));
 	return 0;
+}
+
+/* Is what is there now what was put?  By its length, and its MD5 where the etag is one. 1, 0, <0 */
+static int is_stored(struct l3_store *s, struct l3_op *o, S3RequestContext **context, struct err *err)
+{
+	struct err quiet = ERR_INIT;
+	const char *tag = o->op->etag;
+	int rc = run_head(s, o, context, &quiet);
+
+	if (rc == ERR_NOTFOUND)
+		return 0;
+	if (rc < 0)
+		return err_set(err, ERR_TIMEOUT, "object store: put %s: it is not known whether it was stored: %s", o->op->key, quiet.msg);
+	tag += *tag == '"';
+	return o->op->size == o->len && (strspn(tag, "0123456789abcdef") != 32 || !strncmp(tag, o->md5_hex, 32));
+}
+
+/* libs3 takes the status of a put before the store has answered when that
+ * says "100 Continue" late or not at all, and then reports success or failure
+ * whatever came: so what was put is always looked at. */
+static int write_and_look(struct l3_store *s, struct l3_op *o, S3RequestContext **context, struct err *err)
+{
+	struct l3_call c;
+	unsigned attempt;
+	int rc;
+
+	for (attempt = 0;; attempt++) {
+		send(s, o, context, OBJ_PUT, attempt > 0, &c);
+		if (c.status != S3StatusOK && !is_temporary(c.status))
+			return say(s, o, &c, err);
+		rc = is_stored(s, o, context, err);
+		if (rc != 0)
+			return rc < 0 ? rc : 0;
+		if (o->op->size && o->op->cond == OBJ_CREATE)	/* others' */
+			return err_set(err, ERR_EXISTS, "object store: %s exists", o->op->key);
+		if (attempt + 1 == ATTEMPTS || !pause_before_retry(s, o, attempt))
+			break;
+	}
+	say(s, o, &c, err);
+	return c.slow || c.status == S3StatusOK ? ERR_TIMEOUT : err->code;
 }
 
 /* There are no conditional writes: looking first keeps from overwriting by mistake, not from a race (OBJ_CAP_CREATE is absent). */
 static int run_put(struct l3_store *s, struct l3_op *o, S3RequestContext **context, struct err *err)
 {
 	struct err quiet = ERR_INIT;
-	struct l3_call c;
 	int rc;
 
 	if (o->op->cond == OBJ_CREATE) {
@@ -178,13 +222,7 @@ static int run_put(struct l3_store *s, struct l3_op *o, S3RequestContext **conte
 		if (rc != ERR_NOTFOUND)
 			return err_set(err, rc, "%s", quiet.msg);
 	}
-	rc = ask(s, o, context, OBJ_PUT, &c, err);
-	if (rc < 0)
-		return rc;
-	if (c.status != S3StatusOK)
-		return say(s, o, &c, err);
-	memcpy(o->op->etag, c.etag, sizeof(c.etag));
-	return 0;
+	return write_and_look(s, o, context, err);
 }
 
 /* Of a range the answer tells its own length: where it came whole the object's is asked for. */
@@ -324,6 +362,7 @@ static void hash_body(struct l3_op *o)
 	}
 	EVP_DigestFinal_ex(ctx, h, NULL);
 	EVP_MD_CTX_free(ctx);
+	hex_encode(o->md5_hex, h, 16);
 	b64_encode(&b64, h, 16);
 	snprintf(o->md5, sizeof(o->md5), "%s", buf_str(&b64));
 	buf_free(&b64);

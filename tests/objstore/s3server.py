@@ -66,6 +66,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    def handle_expect_100(self):
+        done = super().handle_expect_100()
+        if not odd.get("no_continue"):
+            self.wfile.flush()
+        return done
+
     # --- signature ---
 
     def verify_v2(self, raw, body):
@@ -216,6 +222,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if o:
             raise Refuse(o.get("status", 503), "SlowDown", "please", {"Retry-After": str(o["retry_after"])} if "retry_after" in o else {})
         o = strange("error", m, k)
+        if o and o is not True and o.get("silent"):  # without a body
+            return self.answer(o.get("status", 500))
         if o:
             raise Refuse(o.get("status", 500), o.get("code", "InternalError"), "as ordered")
         self.verify(body)
