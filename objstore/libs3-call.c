@@ -142,6 +142,9 @@ static void drop_context(struct l3_call *c)
 	*c->context = NULL;
 }
 
+/* libs3 dates what it signs by gmtime(), whose result all threads share. */
+static pthread_mutex_t sign_lock = PTHREAD_MUTEX_INITIALIZER;
+
 void l3_call(struct l3_call *c, enum objstore_verb verb)
 {
 	int left = 1;
@@ -151,7 +154,9 @@ void l3_call(struct l3_call *c, enum objstore_verb verb)
 		on_complete(S3StatusOutOfMemory, NULL, c);
 		return;
 	}
+	pthread_mutex_lock(&sign_lock);
 	begin(c, verb);
+	pthread_mutex_unlock(&sign_lock);
 	while (!c->done) {
 		if (S3_runonce_request_context(*c->context, &left) != S3StatusOK)
 			break;

@@ -35,7 +35,6 @@ static void breaker_open(struct sp_store *s, int64_t until)
 
 static void pump(struct sp_store *s)
 {
-	s->pumping = false;
 	while (s->first) {
 		int64_t wait = policy_may_send(&s->policy, http_now());
 
@@ -49,7 +48,10 @@ static void pump(struct sp_store *s)
 
 static void pump_task(struct http_task *t)
 {
-	pump((struct sp_store *)((char *)t - offsetof(struct sp_store, pump)));
+	struct sp_store *s = (struct sp_store *)((char *)t - offsetof(struct sp_store, pump));
+
+	s->pumping = false;	/* here alone: while it is posted it must not be posted again */
+	pump(s);
 }
 
 static void pump_timer(struct http_task *t)
