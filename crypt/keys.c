@@ -82,6 +82,11 @@ struct seal_keys *seal_keys_ephemeral(void)
 	return k;
 }
 
+void seal_derive(const struct seal_keys *k, const char *label, unsigned char out[SEAL_KEY_BYTES])
+{
+	crypto_generichash(out, SEAL_KEY_BYTES, (const unsigned char *)label, strlen(label), k->index_key, sizeof(k->index_key));
+}
+
 static int take_key(const char *text, unsigned char out[32])
 {
 	struct buf b = BUF_INIT(64);

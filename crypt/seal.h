@@ -30,6 +30,8 @@ struct seal_keys;
 int seal_keys_open(const char *dir, bool create, struct seal_keys **k_r, struct err *err);
 struct seal_keys *seal_keys_ephemeral(void);	/* random, for tests */
 void seal_keys_free(struct seal_keys **k);
+/* A key for another purpose, named by label (at most 32 bytes): BLAKE2b-256(key = index key, label). */
+void seal_derive(const struct seal_keys *k, const char *label, unsigned char out[SEAL_KEY_BYTES]);
 
 /* --- bundles: everything but message objects --- */
 /* Appends tag | nonce | ciphertext | tag to out.  aad: the object's own key name. */

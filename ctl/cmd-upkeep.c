@@ -249,8 +249,9 @@ static void print_session(struct ctl *c, json_t *line)
 	if (c->json)
 		ctl_print(c, line);
 	else
-		printf("%-24s %-6s %-30s %-24s %s %s\n", str(line, "session"), str(line, "protocol"), str(line, "user"), str(line, "peer"),
-		       json_is_true(json_object_get(line, "tls")) ? "tls  " : "plain", ctl_time(num(line, "since"), when));
+		printf("%-24s %-6s %-30s %-24s %s %s%s%s%s%s\n", str(line, "session"), str(line, "protocol"), str(line, "user"), str(line, "peer"),
+		       json_is_true(json_object_get(line, "tls")) ? "tls  " : "plain", ctl_time(num(line, "since"), when),
+		       json_object_get(line, "to") ? " to " : "", str(line, "to"), json_object_get(line, "from") ? " from " : "", str(line, "from"));
 }
 
 int cmd_who(struct ctl *c)

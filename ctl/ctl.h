@@ -84,4 +84,5 @@ int cmd_who(struct ctl *c);
 int cmd_dump(struct ctl *c);
 int cmd_config(struct ctl *c);
 int cmd_store(struct ctl *c);
+int cmd_cache(struct ctl *c);
 #endif

@@ -28,6 +28,7 @@ static const struct {
 	{ "who", cmd_who, "\twho is logged in" },
 	{ "dump", cmd_dump, "KEY\tan object of the store, readable" },
 	{ "store", cmd_store, "get|put|list|delete|probe|bench [--store mail|index] ...\tthe object store itself" },
+	{ "cache", cmd_cache, "status|clean\tthe copies of messages on this machine's disk" },
 	{ "config", cmd_config, "\tthe effective settings" },
 };
 

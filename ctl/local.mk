@@ -1,6 +1,7 @@
 bin_PROGRAMS += culverctl
 culverctl_SOURCES = \
 	%reldir%/client.c \
+	%reldir%/cmd-cache.c \
 	%reldir%/cmd-export.c \
 	%reldir%/cmd-import.c \
 	%reldir%/cmd-log.c \
@@ -13,5 +14,6 @@ culverctl_SOURCES = \
 	%reldir%/ctl.h \
 	%reldir%/culverctl.c \
 	%reldir%/local.c \
-	%reldir%/output.c
-culverctl_LDADD = daemon/admin/libadmin.a daemon/imap/libimap.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)
+	%reldir%/output.c \
+	%reldir%/store.h
+culverctl_LDADD = daemon/admin/libadmin.a fscache/libfscache.a daemon/imap/libimap.a daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)

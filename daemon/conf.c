@@ -14,12 +14,13 @@
 #define TIME_S UINT64_C(1000)
 #define TIME_D (TIME_S * 86400)
 
-static const char *const protocols[] = { "", "imap", "imaps", "pop3", "pop3s", "lmtp", NULL };
+static const char *const protocols[] = { "", "imap", "imaps", "pop3", "pop3s", "lmtp", "node", NULL };
 static const char *const tls_modes[] = { "auto", "no", "starttls", "implicit", NULL };
 static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
 static const char *const formats[] = { "text", "json", NULL };
 static const char *const plaintexts[] = { "loopback", "nowhere", "anywhere", NULL };
 static const char *const tls_versions[] = { "TLSv1.2", "TLSv1.3", NULL };
+static const char *const journals[] = { "local", "store", NULL };
 static const char *const mail_drivers[] = { "posix", "s3", "sproxyd", "libs3", NULL };
 static const char *const index_drivers[] = { "posix", "s3", "sproxyd", "libs3", "mail_store", NULL };
 static const char *const addressings[] = { "auto", "path", "virtual", NULL };
@@ -38,7 +39,8 @@ static const struct set_opt listen_table[] = {
 	{ "address", SET_LIST, LFIELD(address), .def = "*",
 	  .doc = "IPv4 or IPv6 addresses, * for all of this machine, or the path of a unix socket (not absolute: below run_dir)." },
 	{ "port", SET_UINT, LFIELD(port), .def = "0", .min = 0, .max = 65535,
-	  .doc = "0 is the protocol's own: imap 143, imaps 993, pop3 110, pop3s 995, lmtp 24." },
+	  .doc = "0 is the protocol's own: imap 143, imaps 993, pop3 110, pop3s 995, lmtp 24; for node any free one. "
+		 "With node it is the first worker's, the next worker has the next." },
 	{ "tls", SET_CHOICE, LFIELD(tls), .def = "auto", .choices = tls_modes,
 	  .doc = "auto is implicit for imaps and pop3s, starttls for imap and pop3 when ssl_cert is set, and no for lmtp and unix sockets." },
 	{ "mode", SET_STRING, LFIELD(mode), .def = "0660", .doc = "Permissions of a unix socket, octal." },
@@ -185,6 +187,11 @@ const struct set_opt conf_table[] = {
 	{ "ssl_min_protocol", SET_CHOICE, FIELD(ssl_min_protocol), .def = "TLSv1.2", .choices = tls_versions, .doc = "Oldest version of TLS that is spoken." },
 	{ "ssl_cipher_list", SET_STRING, FIELD(ssl_cipher_list), .def = "", .doc = "Ciphers of TLS 1.2 in OpenSSL's notation. Left out: OpenSSL's own choice." },
 	{ "ssl_ciphersuites", SET_STRING, FIELD(ssl_ciphersuites), .def = "", .doc = "Ciphers of TLS 1.3. Left out: OpenSSL's own choice." },
+	{ "journal", SET_CHOICE, FIELD(journal), .def = "local", .choices = journals,
+	  .doc = "Where changes are first written. local: a file in state_dir; this server is the only one on its store. "
+		 "store: the store; any number of servers may share it, each with a \"listen node\", and what is lost with a server's disk was never acknowledged." },
+	{ "node_address", SET_STRING, FIELD(node_address), .def = "",
+	  .doc = "The name or address under which other servers that share the store reach this one's \"listen node\". Left out: the address of that section, or hostname when that is *." },
 	{ "recipient_delimiter", SET_STRING, FIELD(recipient_delimiter), .def = "+", .doc = "In user+detail@domain: what parts the user from the detail. Empty: nothing does." },
 	{ "lmtp_save_to_detail_mailbox", SET_BOOL, FIELD(lmtp_save_to_detail_mailbox), .def = "no",
 	  .doc = "Mail for user+detail goes to the mailbox detail when there is one, otherwise to INBOX." },
@@ -193,6 +200,9 @@ const struct set_opt conf_table[] = {
 	{ "grace_period", SET_TIME, FIELD(grace_period), .def = "7d", .min = 0, .max = 3650 * TIME_D, .doc = "How long expunged mail can be brought back." },
 	{ "cache_size", SET_SIZE, FIELD(cache_size), .def = "256M", .min = SIZE_M, .max = 1024 * SIZE_G,
 	  .doc = "Memory in all workers together for users nobody is logged in as; and as much (but 64M for each worker at least) for what lists and searches read." },
+	{ "fscache_size", SET_SIZE, FIELD(fscache_size), .def = "1G", .min = 0, .max = 1024 * 1024 * SIZE_G,
+	  .doc = "Disk below state_dir in all workers together for copies of messages, sealed as they are in a store over the network; never more. 0: none. "
+		 "With a directory as mail_store there are none." },
 	{ "auth", SET_SECTION, .sub = auth_table, .doc = "Users and passwords." },
 	{ "limits", SET_SECTION, .sub = limits_table, .doc = "What clients may use up." },
 	{ "mail_store", SET_SECTION, FIELD(mail_store), .sub = mail_store_table, .doc = "Where messages are kept." },
@@ -302,6 +312,12 @@ static void resolve_tls(const struct conf *c, struct conf_listen *l, struct buf 
 	bool secure = l->protocol == CONF_IMAPS || l->protocol == CONF_POP3S;
 	bool path = l->address.n && strchr(l->address.v[0], '/');
 
+	if (l->protocol == CONF_NODE) {
+		if (l->tls == CONF_TLS_STARTTLS || l->tls == CONF_TLS_IMPLICIT)
+			complain_at(out, l, "nodes encrypt with the deployment's key: leave tls out");
+		l->tls = CONF_TLS_NO;
+		return;
+	}
 	if (l->tls == CONF_TLS_AUTO)
 		l->tls = l->protocol == CONF_LMTP || path ? CONF_TLS_NO : secure ? CONF_TLS_IMPLICIT : *c->ssl_cert ? CONF_TLS_STARTTLS : CONF_TLS_NO;
 	if (l->protocol == CONF_LMTP && l->tls != CONF_TLS_NO)
@@ -312,7 +328,7 @@ static void resolve_tls(const struct conf *c, struct conf_listen *l, struct buf 
 
 static void check_listener(struct conf *c, struct conf_listen *l, struct buf *out)
 {
-	static const unsigned ports[] = { 0, 143, 993, 110, 995, 24 };
+	static const unsigned ports[] = { 0, 143, 993, 110, 995, 24, 0 };
 	size_t i;
 
 	for (i = 1; l->protocol == CONF_PROTO_BY_NAME && protocols[i]; i++)
@@ -321,7 +337,7 @@ static void check_listener(struct conf *c, struct conf_listen *l, struct buf *ou
 	if (l->protocol == CONF_PROTO_BY_NAME) {
 		const char *near = settings_nearest(l->head.name, protocols + 1);
 
-		complain_at(out, l, "say protocol = imap, imaps, pop3, pop3s or lmtp%s%s%s", near ? " (did you mean \"" : "", near ? near : "", near ? "\"?)" : "");
+		complain_at(out, l, "say protocol = imap, imaps, pop3, pop3s, lmtp or node%s%s%s", near ? " (did you mean \"" : "", near ? near : "", near ? "\"?)" : "");
 		return;
 	}
 	if (!l->port)
@@ -333,6 +349,11 @@ static void check_listener(struct conf *c, struct conf_listen *l, struct buf *ou
 	resolve_tls(c, l, out);
 	for (i = 0; i < l->address.n; i++)
 		check_address(c, l, &l->address.v[i], out);
+	for (i = 0; i < l->address.n && l->protocol == CONF_NODE; i++)
+		if (*l->address.v[i] == '/')
+			complain_at(out, l, "%s: other machines cannot reach a unix socket", l->address.v[i]);
+	if (l->protocol == CONF_NODE && l->port && l->port + c->worker_count - 1 > 65535)
+		complain_at(out, l, "port = %u: there must be one for each worker from there on", (unsigned)l->port);
 }
 
 static void add_listener(struct conf *c, unsigned protocol, const char *const *addresses)
@@ -469,6 +490,8 @@ static int check(struct conf *c, bool files, struct buf *out)
 		buf_addf(out, "recipient_delimiter = \"%s\": it is one character, like +\n", c->recipient_delimiter);
 	if (strlen(c->hostname) > 200 || strpbrk(c->hostname, " /\r\n\t"))
 		buf_addf(out, "hostname = \"%s\": is not a host name\n", c->hostname);
+	if (strlen(c->node_address) > 200 || strpbrk(c->node_address, "[]/ \r\n\t"))
+		buf_addf(out, "node_address = \"%s\": is a host name or an address without a port\n", c->node_address);
 	if (strlen(c->run_dir) > 80)
 		buf_addf(out, "run_dir = \"%s\": too long for the sockets in it\n", c->run_dir);
 	if (files) {
@@ -550,12 +573,18 @@ const char *conf_needs_restart(const struct conf *a, const struct conf *b)
 		return "mail_store";
 	if (!same_section(index_store_table, &a->index_store, &b->index_store))
 		return "index_store";
+	if (a->journal != b->journal)
+		return "journal";
+	if (strcmp(a->node_address, b->node_address))
+		return "node_address";
 	if (a->flag_commit_delay != b->flag_commit_delay)
 		return "flag_commit_delay";
 	if (a->grace_period != b->grace_period)
 		return "grace_period";
 	if (a->cache_size != b->cache_size)
 		return "cache_size";
+	if (a->fscache_size != b->fscache_size)
+		return "fscache_size";
 	if (a->limits.message_size != b->limits.message_size)
 		return "limits.message_size";
 	if (strcmp(a->recipient_delimiter, b->recipient_delimiter))
@@ -572,10 +601,13 @@ void conf_keep(const struct conf *running, struct conf *fresh)
 	set_string(&fresh->group, mem_strdup(running->group));
 	keep_section(mail_store_table, &running->mail_store, &fresh->mail_store);
 	keep_section(index_store_table, &running->index_store, &fresh->index_store);
+	set_string(&fresh->node_address, mem_strdup(running->node_address));
 	set_string(&fresh->recipient_delimiter, mem_strdup(running->recipient_delimiter));
+	fresh->journal = running->journal;
 	fresh->worker_count = running->worker_count;
 	fresh->flag_commit_delay = running->flag_commit_delay;
 	fresh->grace_period = running->grace_period;
 	fresh->cache_size = running->cache_size;
+	fresh->fscache_size = running->fscache_size;
 	fresh->limits.message_size = running->limits.message_size;
 }

@@ -7,9 +7,10 @@
 #define DAEMON_CONF_H
 #include "base/settings.h"
 
-enum conf_protocol { CONF_PROTO_BY_NAME, CONF_IMAP, CONF_IMAPS, CONF_POP3, CONF_POP3S, CONF_LMTP };
+enum conf_protocol { CONF_PROTO_BY_NAME, CONF_IMAP, CONF_IMAPS, CONF_POP3, CONF_POP3S, CONF_LMTP, CONF_NODE };
 enum conf_tls { CONF_TLS_AUTO, CONF_TLS_NO, CONF_TLS_STARTTLS, CONF_TLS_IMPLICIT };
 enum conf_plaintext { CONF_PLAIN_LOOPBACK, CONF_PLAIN_NOWHERE, CONF_PLAIN_ANYWHERE };
+enum conf_journal { CONF_JOURNAL_LOCAL, CONF_JOURNAL_STORE };
 enum conf_ssl_min { CONF_TLS12, CONF_TLS13 };
 
 struct conf_listen {
@@ -45,9 +46,11 @@ struct conf {
 	struct set_sections listen;	/* of struct conf_listen */
 	char *ssl_cert, *ssl_key, *ssl_cipher_list, *ssl_ciphersuites;
 	unsigned ssl_min_protocol;	/* enum conf_ssl_min */
+	char *node_address;
+	unsigned journal;		/* enum conf_journal */
 	char *recipient_delimiter;
 	bool lmtp_save_to_detail_mailbox;
-	uint64_t flag_commit_delay, grace_period, cache_size;
+	uint64_t flag_commit_delay, grace_period, cache_size, fscache_size;
 	struct {
 		char *database, *default_domain;
 		unsigned allow_plaintext;

@@ -48,6 +48,7 @@ enum conn_want {
 	CONN_WANT_INPUT,	/* run again when there is more input */
 	CONN_WANT_DRAIN,	/* run again when the output was sent */
 	CONN_WANT_AGAIN,	/* more to do at once, but give other sessions a turn */
+	CONN_WANT_WAKE,		/* run again when conn_wake was called; input is not read */
 	CONN_CLOSE		/* send what is pending, then close */
 };
 
@@ -71,6 +72,8 @@ struct conn {
 	bool tls;		/* the client's side is encrypted */
 	bool loopback;		/* the client is on this machine */
 	char *user;		/* logged in as; NULL for LMTP and admin */
+	char *to_node;		/* it is served there, this node passes it on; NULL: it is served here */
+	char *from_node;	/* the client is connected to that node; NULL: to this one */
 	char *tag;		/* IMAP: tag of the LOGIN or AUTHENTICATE that is still to be answered OK */
 	void *worker;		/* the worker's own */
 };
@@ -78,6 +81,7 @@ struct conn {
 /* What engines get of the process they run in. */
 struct conn_env {
 	struct obox *obox;
+	struct objstore *fscache;	/* the mail store, when there is a cache on disk in front of it; else NULL */
 	const char *hostname;
 	const char *version;
 	uint64_t max_message;		/* octets */

@@ -13,6 +13,7 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 	%reldir%/auth-cache.c %reldir%/auth-cache.h \
 	%reldir%/chan.c %reldir%/chan.h \
 	%reldir%/conn.h \
+	%reldir%/deliver.c %reldir%/deliver.h \
 	%reldir%/gate.c %reldir%/gate.h \
 	%reldir%/gate-accept.c \
 	%reldir%/gate-imap.c \
@@ -27,17 +28,25 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 	%reldir%/master-child.c \
 	%reldir%/master-listen.c \
 	%reldir%/msg.c %reldir%/msg.h \
+	%reldir%/node.h %reldir%/node-accept.c \
+	%reldir%/node-link.c %reldir%/node-link.h \
+	%reldir%/node-peer.c \
+	%reldir%/node-proto.c \
+	%reldir%/node-relay.c %reldir%/node-relay.h \
+	%reldir%/node-serve.c \
+	%reldir%/node-stream.c %reldir%/node-stream.h \
 	%reldir%/notify.c \
 	%reldir%/pool.c %reldir%/pool.h \
 	%reldir%/proc.c %reldir%/proc.h \
 	%reldir%/worker.c %reldir%/worker.h \
 	%reldir%/worker-deliver.c \
 	%reldir%/worker-peer.c \
-	%reldir%/worker-session.c
+	%reldir%/session.h %reldir%/worker-session.c \
+	%reldir%/worker-sessions.c
 
 AUTH_LIBS = daemon/libauth.a $(BASE_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
 DAEMON_LIBS = daemon/libdaemon.a daemon/imap/libimap.a daemon/lmtp/liblmtp.a daemon/pop3/libpop3.a daemon/admin/libadmin.a \
-	daemon/libauth.a $(OBOX_LIBS) $(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
+	daemon/libauth.a fscache/libfscache.a $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
 
 sbin_PROGRAMS += culverd
 culverd_SOURCES = %reldir%/main.c

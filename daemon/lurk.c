@@ -40,39 +40,39 @@ static int thread_eventfd(void)
 	return fd;
 }
 
-static bool wait_briefly(struct lurk *l, pthread_mutex_t *lock, const unsigned *events, int sock, int efd, int ms)
+static enum lurk_result wait_briefly(struct lurk *l, pthread_mutex_t *lock, const unsigned *events, int sock, int other, int efd, int ms)
 {
-	struct pollfd p[2] = { { .fd = sock, .events = POLLIN }, { .fd = efd, .events = POLLIN } };
+	struct pollfd p[3] = { { .fd = sock, .events = POLLIN }, { .fd = efd, .events = POLLIN }, { .fd = other, .events = POLLIN } };
 	uint64_t n;
 
 	pthread_mutex_lock(lock);
 	if (*events) {
 		pthread_mutex_unlock(lock);
-		return false;
+		return LURK_NOTHING;
 	}
 	l->fd = efd;
 	pthread_mutex_unlock(lock);
-	(void)poll(p, 2, ms);
+	(void)poll(p, other >= 0 ? 3 : 2, ms);
 	pthread_mutex_lock(lock);
 	l->fd = -1;
 	pthread_mutex_unlock(lock);
 	/* an end that came after the poll is seen by the next one, which ends early: harmless */
 	if (p[1].revents)
 		(void)!read(efd, &n, sizeof(n));
-	return p[0].revents != 0;
+	return p[0].revents ? LURK_SOCK : p[2].revents ? LURK_OTHER : LURK_NOTHING;
 }
 
-bool lurk_wait(struct lurk *l, pthread_mutex_t *lock, const unsigned *events, int sock, int ms)
+enum lurk_result lurk_wait(struct lurk *l, pthread_mutex_t *lock, const unsigned *events, int sock, int other, int ms)
 {
 	int efd = thread_eventfd();
-	bool readable = false;
+	enum lurk_result came = LURK_NOTHING;
 
 	if (efd < 0)
-		return false;
+		return came;
 	if (atomic_fetch_add(&lurking, 1) < LURK_MAX)
-		readable = wait_briefly(l, lock, events, sock, efd, ms);
+		came = wait_briefly(l, lock, events, sock, other, efd, ms);
 	atomic_fetch_sub(&lurking, 1);
-	return readable;
+	return came;
 }
 
 void lurk_end(struct lurk *l)

@@ -12,6 +12,7 @@ static const struct option options[] = {
 	{ "print-all", no_argument, NULL, 'a' }, { "test", no_argument, NULL, 't' }, { "version", no_argument, NULL, 'V' }, { "help", no_argument, NULL, 'h' },
 	{ "settings-reference", no_argument, NULL, 'D' },
 	{ "role", required_argument, NULL, 'R' }, { "index", required_argument, NULL, 'I' }, { "generation", required_argument, NULL, 'G' },
+	{ "address", required_argument, NULL, 'A' },
 	{ NULL, 0, NULL, 0 }
 };
 
@@ -58,21 +59,21 @@ static int print_reference(void)
 	return 0;
 }
 
-static int run_role(const char *role, unsigned index, unsigned generation)
+static int run_role(const char *role, unsigned index, unsigned generation, const char *address)
 {
 	if (!strcmp(role, "gate"))
 		return gate_main(index, generation);
 	if (!strcmp(role, "auth"))
 		return auth_main(index, generation);
 	if (!strcmp(role, "worker"))
-		return worker_main(index, generation);
+		return worker_main(index, generation, address);
 	fprintf(stderr, "culverd: there is no role %s\n", role);
 	return 2;
 }
 
 int main(int argc, char **argv)
 {
-	const char *conf = NULL, *role = NULL;
+	const char *conf = NULL, *role = NULL, *address = "";
 	unsigned index = 0, generation = 0;
 	bool foreground = false;
 	int c, what = 0;
@@ -93,6 +94,9 @@ int main(int argc, char **argv)
 		case 'I':
 			index = (unsigned)strtoul(optarg, NULL, 10);
 			break;
+		case 'A':
+			address = optarg;
+			break;
 		case 'G':
 			generation = (unsigned)strtoul(optarg, NULL, 10);
 			break;
@@ -104,7 +108,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (role)
-		return run_role(role, index, generation);
+		return run_role(role, index, generation, address);
 	if (what == 'h')
 		usage(stdout);
 	if (what == 'V')

@@ -84,17 +84,21 @@ int master_cert(const struct conf *c, struct err *err)
 	return rc < 0 ? rc : fd;
 }
 
-static void give_listeners(struct child *gate)
+/* The gates' or, to a worker, its node ports. */
+static void give_listeners(struct child *c)
 {
 	const struct bound *b;
 
-	for (b = gate->m->bound; b; b = b->next) {
+	for (b = c->role == ROLE_GATE ? c->m->bound : c->m->nodes; b; b = b->next) {
 		struct buf msg = BUF_INIT(64);
+
+		if (c->role == ROLE_WORKER && b->worker != c->index)
+			continue;
 
 		buf_put8(&msg, MSG_LISTEN);
 		buf_put8(&msg, (uint8_t)b->protocol);
 		buf_put8(&msg, (uint8_t)b->tls);
-		(void)chan_send(gate->ctl, &msg, dup(b->fd));
+		(void)chan_send(c->ctl, &msg, dup(b->fd));
 		buf_free(&msg);
 	}
 }
@@ -137,16 +141,17 @@ static void introduce(struct child *fresh)
 /* --- fork and exec --- */
 
 /* In the new process: the descriptors of proc.h and no others. */
-static void exec_child(const char *role, unsigned index, unsigned generation, int ctl, int conf, int syslog)
+static void exec_child(const char *role, unsigned index, unsigned generation, const char *address, int ctl, int conf, int syslog)
 {
-	char arg_role[32], arg_index[32], arg_generation[32];
-	char *argv[] = { (char *)(uintptr_t)"culverd", arg_role, arg_index, arg_generation, NULL };
+	char arg_role[32], arg_index[32], arg_generation[32], arg_address[300];
+	char *argv[] = { (char *)(uintptr_t)"culverd", arg_role, arg_index, arg_generation, *address ? arg_address : NULL, NULL };
 	sigset_t none;
 	int null = open("/dev/null", O_RDWR);
 
 	snprintf(arg_role, sizeof(arg_role), "--role=%s", role);
 	snprintf(arg_index, sizeof(arg_index), "--index=%u", index);
 	snprintf(arg_generation, sizeof(arg_generation), "--generation=%u", generation);
+	snprintf(arg_address, sizeof(arg_address), "--address=%s", address);
 	ctl = fcntl(ctl, F_DUPFD, FD_ABOVE);
 	conf = fcntl(conf, F_DUPFD, FD_ABOVE);
 	syslog = syslog >= 0 ? fcntl(syslog, F_DUPFD, FD_ABOVE) : -1;
@@ -162,6 +167,7 @@ static void exec_child(const char *role, unsigned index, unsigned generation, in
 static pid_t start_process(struct master *m, enum msg_role role, unsigned index, unsigned generation, int *ctl_r, struct err *err)
 {
 	int sv[2], conf = conf_memfd(m);
+	char *address;
 	pid_t pid;
 
 	if (conf < 0)
@@ -170,9 +176,11 @@ static pid_t start_process(struct master *m, enum msg_role role, unsigned index,
 		close(conf);
 		return err_errno(err, "socketpair", NULL);
 	}
+	address = role == ROLE_WORKER ? listen_node_address(&m->conf, m->nodes, index) : mem_strdup("");
 	pid = fork();
 	if (pid == 0)
-		exec_child(msg_role_name[role], index, generation, sv[1], conf, m->syslog_fd);
+		exec_child(msg_role_name[role], index, generation, address, sv[1], conf, m->syslog_fd);
+	free(address);
 	close(conf);
 	close(sv[1]);
 	if (pid < 0) {
@@ -238,8 +246,9 @@ int child_spawn(struct slot *slot, struct err *err)
 		cert = *m->conf.ssl_cert ? master_cert(&m->conf, err) : -1;
 		if (cert >= 0)
 			child_tell(c, MSG_CERT, cert);
-		give_listeners(c);
 	}
+	if (c->role != ROLE_AUTH)
+		give_listeners(c);
 	introduce(c);
 	child_tell(c, MSG_GO, -1);
 	return 0;

@@ -131,6 +131,8 @@ int listen_open(const struct conf *c, const struct bound *old, struct bound **bo
 	for (i = 0; i < c->listen.n && rc == 0; i++) {
 		const struct conf_listen *l = conf_listener(c, i);
 
+		if (l->protocol == CONF_NODE)
+			continue;
 		for (k = 0; k < l->address.n && rc == 0; k++) {
 			rc = open_one(l, l->address.v[k], old, tail, err);
 			tail = &(*tail)->next;
@@ -139,6 +141,76 @@ int listen_open(const struct conf *c, const struct bound *old, struct bound **bo
 	if (rc < 0)
 		listen_close(bound_r, old);
 	return rc;
+}
+
+/* --- node ports --- */
+
+/* The port a socket has, which the kernel may have chosen. */
+static unsigned port_of(int fd)
+{
+	struct sockaddr_storage ss = { 0 };
+	socklen_t len = sizeof(ss);
+
+	(void)getsockname(fd, (struct sockaddr *)&ss, &len);
+	return ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port : ((struct sockaddr_in *)&ss)->sin_port);
+}
+
+static char *with_port(const char *address, unsigned port)
+{
+	return mem_printf(strchr(address, ':') ? "[%s]:%u" : "%s:%u", address, port);
+}
+
+static int open_node(const char *address, unsigned port, unsigned worker, struct bound **tail, struct err *err)
+{
+	struct bound *b = MEM_NEW(struct bound);
+
+	b->where = with_port(address, port);
+	b->protocol = CONF_NODE;
+	b->tls = CONF_TLS_NO;
+	b->worker = worker;
+	b->fd = bind_inet(address, port, false, b->where, true, err);
+	*tail = b;
+	if (b->fd < 0)
+		return b->fd;
+	free(b->where);
+	b->where = with_port(address, port_of(b->fd));
+	return 0;
+}
+
+int listen_nodes(const struct conf *c, struct bound **bound_r, struct err *err)
+{
+	struct bound **tail = bound_r;
+	size_t i, k;
+	unsigned n;
+	int rc = 0;
+
+	*bound_r = NULL;
+	for (i = 0; i < c->listen.n; i++) {
+		const struct conf_listen *l = conf_listener(c, i);
+
+		for (k = 0; k < l->address.n && l->protocol == CONF_NODE; k++) {
+			for (n = 0; n < c->worker_count && rc == 0; n++) {
+				rc = open_node(l->address.v[k], l->port ? (unsigned)l->port + n : 0, n, tail, err);
+				tail = &(*tail)->next;
+			}
+		}
+	}
+	if (rc < 0)
+		listen_close(bound_r, NULL);
+	return rc;
+}
+
+char *listen_node_address(const struct conf *c, const struct bound *nodes, unsigned worker)
+{
+	const char *host = c->node_address;
+
+	while (nodes && nodes->worker != worker)
+		nodes = nodes->next;
+	if (!nodes)
+		return mem_strdup("");
+	if (!*host && *nodes->where != '*')
+		return mem_strdup(nodes->where);
+	return with_port(*host ? host : c->hostname, port_of(nodes->fd));
 }
 
 void listen_close(struct bound **pb, const struct bound *but)

@@ -426,6 +426,8 @@ static int start(struct master *m, bool foreground, struct err *err)
 		rc = log_open(m, err);
 	if (rc == 0)
 		rc = listen_open(&m->conf, NULL, &m->bound, err);
+	if (rc == 0)
+		rc = listen_nodes(&m->conf, &m->nodes, err);
 	if (rc == 0 && !foreground)
 		rc = background(m, err);
 	if (rc == 0 && loop_init(&m->loop) < 0)
@@ -436,6 +438,7 @@ static int start(struct master *m, bool foreground, struct err *err)
 		rc = admin_open(m, err);
 	if (rc == 0) {
 		listen_log(m->bound);
+		listen_log(m->nodes);
 		rc = start_children(m, err);
 	}
 	return rc;
@@ -450,6 +453,7 @@ static void master_release(struct master *m)
 		if (*b->where == '/')
 			(void)unlink(b->where);
 	listen_close(&m->bound, NULL);
+	listen_close(&m->nodes, NULL);
 	admin_close(m);
 	loop_del(&m->loop, &m->signals);
 	io_close(&fd);

@@ -35,6 +35,7 @@ struct slot {
 struct bound {
 	struct bound *next;
 	char *where;		/* "127.0.0.1:143", or a path */
+	unsigned worker;	/* protocol node: whose it is */
 	unsigned protocol, tls;
 	int fd;
 };
@@ -53,6 +54,7 @@ struct master {
 	unsigned n_slots;
 	struct child *children;
 	struct bound *bound;
+	struct bound *nodes;	/* the node ports: bound once, for running workers cannot change theirs */
 	struct admin admin[1 + 64];
 	unsigned n_admin, next_generation, next_admin;
 	struct loop_timer stop_timer;
@@ -74,6 +76,10 @@ void child_kill_all(struct master *m);
 int master_cert(const struct conf *c, struct err *err);
 /* master-listen.c */
 int listen_open(const struct conf *c, const struct bound *old, struct bound **bound_r, struct err *err);	/* reuses what is in old */
+/* The ports for other nodes, one of each worker for each address. */
+int listen_nodes(const struct conf *c, struct bound **bound_r, struct err *err);
+/* Where others reach a worker: "host:port", owned by the caller; "" when nowhere. */
+char *listen_node_address(const struct conf *c, const struct bound *nodes, unsigned worker);
 void listen_close(struct bound **b, const struct bound *but);	/* not the descriptors that but has too */
 void listen_log(const struct bound *b);
 int admin_open(struct master *m, struct err *err);

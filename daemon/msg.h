@@ -4,7 +4,7 @@
  * the same program file, so there are no versions.
  *
  *   master to child     MSG_GO, MSG_STOP, MSG_DRAIN, MSG_CONF + memfd, MSG_LOG + descriptor, MSG_CERT + memfd (gate),
- *                       MSG_LISTEN + socket (gate), MSG_PEER + socket
+ *                       MSG_LISTEN + socket (gate, worker), MSG_PEER + socket
  *   child to master     MSG_READY; MSG_IDLE (a stopping worker: no sessions any more)
  *   gate, master to worker   MSG_CONN + the client's (or a relay's) descriptor
  *   gate, worker to auth     MSG_VERIFY, MSG_EXISTS;  back: MSG_ANSWER

@@ -52,6 +52,6 @@ void proc_raise_fd_limit(void);
 /* The roles: each returns the exit status. */
 int gate_main(unsigned index, unsigned generation);
 int auth_main(unsigned index, unsigned generation);
-int worker_main(unsigned index, unsigned generation);
+int worker_main(unsigned index, unsigned generation, const char *address);	/* address: for other nodes, or "" */
 int master_main(const char *conf_path, bool foreground);	/* conf_path NULL: the defaults */
 #endif

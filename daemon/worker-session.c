@@ -1,6 +1,6 @@
 /* One session is in one of these states; the edges are the functions below.
  *
- *   parked --ready_to_run--> queued --session_run--> running --park--> parked
+ *   parked --session_wake--> queued --session_run--> running --park--> parked
  *                                                    running --finish--> dead --session_bury--> (freed)
  *
  * (1) Only the pool thread that took it from queued to running touches the
@@ -10,12 +10,13 @@
  *     (lurk) when the client answers quickly: one wake-up instead of two.
  * (4) A dead session is freed by the loop thread between two batches of
  *     events, so no event or timer meets freed memory. */
-#include "daemon/worker.h"
+#include "daemon/session.h"
 
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "daemon/lurk.h"
+#include "daemon/node.h"
+#include "daemon/node-relay.h"
 
 #include <errno.h>
 #include <sys/epoll.h>
@@ -23,49 +24,20 @@
 #include <unistd.h>
 
 enum {
-	EV_READY = 1 << 16,	/* the socket can be read or written, or is broken */
-	EV_KILL = 1 << 17,	/* cut off */
-	TIMER_MAX_MS = 16000,	/* so long can a shortened timeout go unnoticed */
-	STALL_MS = 60000,	/* a peer that takes no output for so long is gone */
-	CLOSE_MS = 10000,	/* what the last output may take */
 	TURNS = 16,		/* runs of one session before others get their turn */
 	LURK_MS = 3
 };
 
-enum state { PARKED, QUEUED, RUNNING, DEAD };
-
-struct session {
-	struct conn c;
-	struct pool_task task;
-	struct loop_src src;
-	struct loop_timer timer;
-	struct worker *w;
-	struct session *next, *prev;	/* all sessions: changed by the loop thread, with worker.lock */
-	int64_t since;			/* seconds UTC */
-	struct session *next_dead;
-	pthread_mutex_t lock;		/* of state, pending */
-	enum state state;
-	unsigned pending;
-	enum conn_want want;
-	int64_t active_ms;		/* last input, or end of a drain */
-	struct lurk lurk;		/* with lock */
-	bool brisk;			/* the last input came within LURK_MS */
-	bool readable;			/* recv may have something */
-	bool started, eof, broken, closing;
-};
-
-static void session_run(struct pool_task *t);
-
-static void ready_to_run(struct session *s, unsigned events)
+void session_wake(struct session *s, unsigned events)
 {
 	bool queue = false;
 
 	pthread_mutex_lock(&s->lock);
-	if (s->state != DEAD) {
+	if (s->state != SESSION_DEAD) {
 		s->pending |= events;
-		queue = s->state == PARKED;
+		queue = s->state == SESSION_PARKED;
 		if (queue)
-			s->state = QUEUED;
+			s->state = SESSION_QUEUED;
 		lurk_end(&s->lurk);
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -75,7 +47,39 @@ static void ready_to_run(struct session *s, unsigned events)
 
 void conn_wake(struct conn *c)
 {
-	ready_to_run(c->worker, CONN_EV_WAKE);
+	session_wake(c->worker, CONN_EV_WAKE);
+}
+
+/* What the client has not been sent yet. */
+static size_t unsent(const struct session *s)
+{
+	return s->c.out.len + (s->stream ? s->stream->out.len : 0);
+}
+
+static void drain_went_on(struct session *s)
+{
+	if (s->want == CONN_WANT_DRAIN || s->closing)
+		s->active_ms = loop_clock_ms();
+}
+
+static int send_sealed(struct session *s)
+{
+	struct buf *out = &s->c.out;
+	size_t before, n;
+	int rc;
+
+	do {
+		before = unsent(s);
+		n = node_stream_write(s->stream, out->data, out->len);
+		buf_consume(out, n);
+		if (s->closing && !out->len)
+			node_stream_end(s->stream);
+		rc = node_stream_flush(s->stream);
+		s->broken |= rc < 0;
+		if (unsent(s) < before)
+			drain_went_on(s);
+	} while (rc == 1 && n && out->len);
+	return s->broken ? -1 : 0;
 }
 
 /* 0, or -1 when the peer is gone. */
@@ -83,6 +87,8 @@ static int send_out(struct session *s)
 {
 	struct buf *out = &s->c.out;
 
+	if (s->stream)
+		return s->broken ? -1 : send_sealed(s);
 	while (out->len && !s->broken) {
 		ssize_t n = send(s->src.fd, out->data, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
@@ -95,7 +101,7 @@ static int send_out(struct session *s)
 			return -1;
 		}
 		buf_consume(out, (size_t)n);
-		s->active_ms = s->want == CONN_WANT_DRAIN || s->closing ? loop_clock_ms() : s->active_ms;
+		drain_went_on(s);
 	}
 	return s->broken ? -1 : 0;
 }
@@ -106,6 +112,38 @@ size_t conn_flush(struct conn *c)
 	return c->out.len;
 }
 
+static unsigned too_full(struct session *s)
+{
+	log_event(LOG_ERROR, "a session takes no more of its input: closing it", LF_S("protocol", s->c.ops->name), LF_END);
+	s->broken = true;
+	return 0;
+}
+
+static unsigned read_sealed(struct session *s)
+{
+	struct node_stream *st = s->stream;
+	size_t before = s->c.in.len;
+	unsigned ev = 0;
+	int rc;
+
+	if (CONN_IN_MAX - before < NODE_FRAME_MAX)
+		return too_full(s);
+	rc = node_stream_read(st, &s->c.in, CONN_IN_MAX);
+	s->readable = rc == 1 && (st->more || st->cut || st->link.failed);
+	if (rc < 0) {
+		s->broken = true;
+		node_link_broken(s->w, &s->c, st);
+	}
+	if (rc <= 0)
+		return 0;
+	s->active_ms = loop_clock_ms();
+	ev |= s->c.in.len > before ? CONN_EV_INPUT : 0;
+	ev |= st->stop ? CONN_EV_STOP : 0;
+	st->stop = false;
+	s->eof = st->link.ended;
+	return ev | (s->eof ? CONN_EV_EOF : 0);
+}
+
 /* The event reading gives: CONN_EV_INPUT, CONN_EV_EOF or 0. */
 static unsigned read_in(struct session *s)
 {
@@ -113,11 +151,10 @@ static unsigned read_in(struct session *s)
 	size_t max = CONN_IN_MAX - s->c.in.len;
 	ssize_t n;
 
-	if (!max) {
-		log_event(LOG_ERROR, "a session takes no more of its input: closing it", LF_S("protocol", s->c.ops->name), LF_END);
-		s->broken = true;
-		return 0;
-	}
+	if (s->stream)
+		return read_sealed(s);
+	if (!max)
+		return too_full(s);
 	do {
 		n = recv(s->src.fd, room, max, MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
@@ -136,18 +173,25 @@ static unsigned read_in(struct session *s)
 	return 0;
 }
 
+static void end_engine(struct session *s)
+{
+	relay_free(&s->relay);
+	if (s->engine)
+		s->c.ops->free(&s->c);
+	s->engine = false;
+}
+
 static void finish(struct session *s)
 {
 	struct worker *w = s->w;
 	uint64_t one = 1;
 	bool first;
 
-	if (s->started && !s->closing)
-		s->c.ops->free(&s->c);
+	end_engine(s);
 	if (!s->broken)
 		(void)shutdown(s->src.fd, SHUT_RDWR);
 	pthread_mutex_lock(&s->lock);
-	s->state = DEAD;
+	s->state = SESSION_DEAD;
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_lock(&w->lock);
 	first = !w->graveyard;
@@ -164,7 +208,7 @@ static uint32_t wanted_events(const struct session *s)
 
 	if (s->want == CONN_WANT_INPUT && !s->eof && !s->closing && s->c.out.len <= CONN_OUT_HIGH)
 		ev |= EPOLLIN;
-	if (s->c.out.len)
+	if (unsent(s))
 		ev |= EPOLLOUT;
 	return ev;
 }
@@ -177,11 +221,15 @@ static void park(struct session *s, unsigned keep)
 		buf_free(&s->c.in);
 	if (!s->c.out.len)
 		buf_free(&s->c.out);
+	if (s->stream)
+		node_stream_rest(s->stream);
+	if (s->relay)
+		relay_watch(s->relay, &s->c);
 	pthread_mutex_lock(&s->lock);
 	/* What is kept for later (a wake during a drain) does not run it by itself. */
 	again = s->pending != 0;
 	s->pending |= keep;
-	s->state = again ? QUEUED : PARKED;
+	s->state = again ? SESSION_QUEUED : SESSION_PARKED;
 	if (!again)
 		loop_mod(&s->w->p.loop, &s->src, wanted_events(s));
 	pthread_mutex_unlock(&s->lock);
@@ -193,27 +241,32 @@ static void requeue(struct session *s, unsigned events)
 {
 	pthread_mutex_lock(&s->lock);
 	s->pending |= events;
-	s->state = QUEUED;
+	s->state = SESSION_QUEUED;
 	pthread_mutex_unlock(&s->lock);
 	pool_add(s->w->pool, &s->task);
 }
 
-/* (3) True: there is input. */
-static bool lurk(struct session *s)
+/* (3) True: there is input, or (a wake in *ev) something from the user's node. */
+static bool lurk(struct session *s, unsigned *ev)
 {
+	enum lurk_result came;
+
 	if (!s->brisk || s->want != CONN_WANT_INPUT || s->eof || s->readable || s->c.out.len)
 		return false;
-	s->brisk = s->readable = lurk_wait(&s->lurk, &s->lock, &s->pending, s->src.fd, LURK_MS);
-	return s->readable;
+	came = lurk_wait(&s->lurk, &s->lock, &s->pending, s->src.fd, relay_fd(s->relay), LURK_MS);
+	s->readable = came == LURK_SOCK;
+	s->brisk = came != LURK_NOTHING;
+	*ev |= came == LURK_OTHER ? CONN_EV_WAKE : 0;
+	return s->brisk;
 }
 
 /* The engine is done: send the rest, for a bounded time. */
 static void begin_close(struct session *s)
 {
-	s->c.ops->free(&s->c);
+	end_engine(s);
 	s->closing = true;
 	s->active_ms = loop_clock_ms();
-	if (send_out(s) < 0 || !s->c.out.len)
+	if (send_out(s) < 0 || !unsent(s))
 		finish(s);
 	else
 		park(s, 0);
@@ -240,6 +293,24 @@ static unsigned events_for_engine(struct session *s, unsigned *ev)
 	return run;
 }
 
+/* Runs whoever has the session: first who finds out where the user is served, then the engine. */
+static enum conn_want run_owner(struct session *s, unsigned ev)
+{
+	struct relay *holder = s->relay;
+	struct conn *c = &s->c;
+	enum conn_want want;
+
+	if (s->relay && !relay_run(s->relay, c, ev, &want))
+		return want;
+	if (!s->engine)
+		ev |= CONN_EV_START | (c->in.len ? CONN_EV_INPUT : 0) | (s->eof ? CONN_EV_EOF : 0);
+	s->engine = true;
+	want = c->ops->run(c, ev);
+	if (s->relay == holder)		/* has it not become another session meanwhile? */
+		relay_free(&s->relay);	/* the engine holds the user by now */
+	return want;
+}
+
 static void turns(struct session *s, unsigned ev)
 {
 	unsigned run, turn;
@@ -251,15 +322,14 @@ static void turns(struct session *s, unsigned ev)
 		if (s->broken)
 			break;
 		if (!run && s->want != CONN_WANT_AGAIN) {
-			if (!(ev & CONN_EV_WAKE) && lurk(s)) {
+			if (!(ev & CONN_EV_WAKE) && lurk(s, &ev)) {
 				turn = 0;
 				continue;
 			}
 			park(s, ev & CONN_EV_WAKE);
 			return;
 		}
-		s->started = true;
-		s->want = s->c.ops->run(&s->c, run);
+		s->want = run_owner(s, run);
 		if (s->c.out.failed) {
 			log_event(LOG_ERROR, "too much output at once: closing the session", LF_S("protocol", s->c.ops->name), LF_END);
 			break;
@@ -281,7 +351,7 @@ static void turns(struct session *s, unsigned ev)
 		requeue(s, ev);
 }
 
-static void session_run(struct pool_task *t)
+void session_run(struct pool_task *t)
 {
 	struct session *s = (struct session *)(void *)((char *)t - offsetof(struct session, task));
 	unsigned ev;
@@ -289,19 +359,19 @@ static void session_run(struct pool_task *t)
 	pthread_mutex_lock(&s->lock);
 	ev = s->pending;
 	s->pending = 0;
-	s->state = RUNNING;
+	s->state = SESSION_RUNNING;
 	pthread_mutex_unlock(&s->lock);
 	log_set_session(s->c.id);
 	if (ev & EV_READY) {
 		s->readable = true;
 		s->brisk = loop_clock_ms() - s->active_ms <= LURK_MS;
 	}
-	if (ev & EV_KILL || (ev & CONN_EV_TIMEOUT && (s->closing || s->want == CONN_WANT_DRAIN)))
+	if (ev & EV_KILL || (ev & EV_HUP && s->want == CONN_WANT_WAKE) || (ev & CONN_EV_TIMEOUT && (s->closing || s->want == CONN_WANT_DRAIN)))
 		s->broken = true;
 	if (s->broken) {
 		finish(s);
 	} else if (s->closing) {
-		if (send_out(s) < 0 || !s->c.out.len)
+		if (send_out(s) < 0 || !unsent(s))
 			finish(s);
 		else
 			park(s, 0);
@@ -309,178 +379,4 @@ static void session_run(struct pool_task *t)
 		turns(s, ev);
 	}
 	log_set_session(NULL);
-}
-
-/* --- the loop thread's side --- */
-
-static void on_ready(struct loop_src *src, uint32_t events)
-{
-	struct session *s = src->owner;
-
-	pthread_mutex_lock(&s->lock);
-	src->events = 0;	/* the one shot was this */
-	pthread_mutex_unlock(&s->lock);
-	ready_to_run(s, EV_READY);
-}
-
-/* Milliseconds until a parked session's time is up; 0 = never. */
-static int64_t limit_of(const struct session *s)
-{
-	if (s->closing)
-		return CLOSE_MS;
-	if (s->want == CONN_WANT_DRAIN)
-		return s->c.timeout_ms > STALL_MS ? s->c.timeout_ms : STALL_MS;
-	return s->c.timeout_ms;
-}
-
-static void on_timer(struct loop_timer *t)
-{
-	struct session *s = t->owner;
-	struct loop *l = &s->w->p.loop;
-	int64_t left = TIMER_MAX_MS, limit;
-	bool late = false;
-
-	pthread_mutex_lock(&s->lock);
-	if (s->state == PARKED) {
-		limit = limit_of(s);
-		if (limit)
-			left = limit - (l->now_ms - s->active_ms);
-		late = left <= 0;
-	}
-	pthread_mutex_unlock(&s->lock);
-	if (late)
-		ready_to_run(s, CONN_EV_TIMEOUT);
-	loop_timer_set(l, t, late ? 1000 : left < TIMER_MAX_MS ? left : TIMER_MAX_MS);
-}
-
-static const struct conn_ops *engine(unsigned proto)
-{
-	switch (proto) {
-	case PROTO_IMAP:
-		return &imap_conn_ops;
-	case PROTO_POP3:
-		return &pop3_conn_ops;
-	case PROTO_LMTP:
-		return &lmtp_conn_ops;
-	case PROTO_ADMIN:
-		return &admin_conn_ops;
-	default:
-		return NULL;
-	}
-}
-
-static struct session *session_make(struct worker *w, const struct conn_ops *ops, const struct msg_conn *m)
-{
-	struct session *s = MEM_NEW(struct session);
-	struct conn *c = &s->c;
-
-	buf_init(&c->in, CONN_IN_MAX);
-	snprintf(c->id, sizeof(c->id), "%s", m->id);
-	snprintf(c->peer, sizeof(c->peer), "%s", m->peer);
-	snprintf(c->local, sizeof(c->local), "%s", m->local);
-	c->tls = m->tls;
-	c->loopback = m->loopback;
-	c->user = *m->user ? mem_strdup(m->user) : NULL;
-	c->tag = *m->tag ? mem_strdup(m->tag) : NULL;
-	c->ops = ops;
-	c->env = &w->env;
-	c->worker = s;
-	buf_add(&c->in, m->in, m->in_len);
-	s->w = w;
-	s->task.run = session_run;
-	s->src.ready = on_ready;
-	s->src.owner = s;
-	s->src.fd = s->lurk.fd = -1;
-	s->brisk = true;
-	s->timer.fire = on_timer;
-	s->timer.owner = s;
-	s->since = (int64_t)time(NULL);
-	s->active_ms = loop_clock_ms();
-	s->state = PARKED;
-	s->want = CONN_WANT_INPUT;
-	pthread_mutex_init(&s->lock, NULL);
-	return s;
-}
-
-static void session_release(struct session *s)
-{
-	buf_free(&s->c.in);
-	buf_free(&s->c.out);
-	free(s->c.user);
-	free(s->c.tag);
-	pthread_mutex_destroy(&s->lock);
-	free(s);
-}
-
-void session_new(struct worker *w, const struct msg_conn *m, int fd)
-{
-	const struct conn_ops *ops = engine(m->proto);
-	struct session *s;
-
-	if (!ops || w->stopping || w->n_sessions >= w->max_sessions) {
-		if (ops && !w->stopping)
-			log_event(LOG_WARN, "too many sessions: connection closed", LF_S("session", m->id), LF_U("sessions", w->n_sessions), LF_END);
-		close(fd);
-		return;
-	}
-	s = session_make(w, ops, m);
-	if (io_set_nonblock(fd, true) < 0 || loop_add(&w->p.loop, &s->src, fd, EPOLLONESHOT) < 0) {
-		log_event(LOG_ERROR, "a connection cannot be watched", LF_S("session", m->id), LF_S("why", strerror(errno)), LF_END);
-		close(fd);
-		session_release(s);
-		return;
-	}
-	pthread_mutex_lock(&w->lock);
-	s->next = w->sessions;
-	if (s->next)
-		s->next->prev = s;
-	w->sessions = s;
-	w->n_sessions++;
-	pthread_mutex_unlock(&w->lock);
-	loop_timer_set(&w->p.loop, &s->timer, TIMER_MAX_MS);
-	ready_to_run(s, CONN_EV_START);
-}
-
-void session_stop_all(struct worker *w, bool now)
-{
-	struct session *s;
-
-	for (s = w->sessions; s; s = s->next)
-		ready_to_run(s, now ? EV_KILL : CONN_EV_STOP);
-}
-
-void session_bury(struct worker *w)
-{
-	struct session *s, *dead;
-
-	pthread_mutex_lock(&w->lock);
-	dead = w->graveyard;
-	w->graveyard = NULL;
-	for (s = dead; s; s = s->next_dead) {
-		if (s->next)
-			s->next->prev = s->prev;
-		*(s->prev ? &s->prev->next : &w->sessions) = s->next;
-		w->n_sessions--;
-	}
-	pthread_mutex_unlock(&w->lock);
-	for (s = dead; s; s = dead) {
-		int fd = s->src.fd;
-
-		dead = s->next_dead;
-		loop_del(&w->p.loop, &s->src);
-		io_close(&fd);
-		loop_timer_clear(&w->p.loop, &s->timer);
-		session_release(s);
-	}
-}
-
-void session_each(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx)
-{
-	struct worker *w = env->worker;
-	struct session *s;
-
-	pthread_mutex_lock(&w->lock);
-	for (s = w->sessions; s; s = s->next)
-		fn(ctx, &s->c, s->since);
-	pthread_mutex_unlock(&w->lock);
 }

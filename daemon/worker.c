@@ -6,6 +6,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "crypt/seal.h"
+#include "daemon/node-link.h"
+#include "fscache/fscache.h"
+#include "metacache/metacache.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -54,29 +57,89 @@ static int open_keys(struct worker *w, struct err *err)
 	return rc;
 }
 
+/* A store over the network gets a cache on this worker's part of the disk. */
+static int open_cache(struct worker *w, struct err *err)
+{
+	const struct conf *c = &w->p.conf;
+	struct fscache_config fc = { .bytes = c->fscache_size / c->worker_count, .cacheable = fscache_keys_mail };
+	char *base, *dir;
+	int rc;
+
+	if (c->mail_store.driver == CONF_STORE_POSIX || !c->fscache_size)
+		return 0;
+	if (fc.bytes < FSCACHE_BYTES_MIN)
+		return err_set(err, ERR_INVALID, "fscache_size must be 0, or at least 4M for each of the %u workers", (unsigned)c->worker_count);
+	base = mem_printf("%s/fscache", c->state_dir);
+	dir = mem_printf("%s/%u", base, w->p.index);
+	fc.dir = dir;
+	if (w->p.index == 0)
+		(void)fscache_trim(base, (unsigned)c->worker_count, NULL);	/* what cannot be deleted is in nobody's way */
+	rc = fscache_open(w->stores.mail, &fc, &w->env.fscache, err);
+	if (rc == 0 && w->stores.index == w->stores.mail)
+		w->stores.index = w->env.fscache;
+	if (rc == 0)
+		w->stores.mail = w->env.fscache;	/* owns the store below */
+	free(dir);
+	free(base);
+	return rc;
+}
+
+/* Another node took over: nothing that is done here counts any more. Master starts a new incarnation. */
+static void fenced(void *ctx)
+{
+	log_event(LOG_ERROR, "another node has taken this one's users over: starting anew", LF_END);
+	_exit(1);
+}
+
+/* With journal = store: other nodes may be there. */
+static int join_cluster(struct worker *w, struct obox_config *cfg, struct err *err)
+{
+	const struct conf *c = &w->p.conf;
+	struct metacache_config mc = {
+		.store = w->stores.index, .prefix = c->mail_store.prefix, .node = w->node.name, .address = *w->node.address ? w->node.address : NULL,
+		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .fenced = fenced,
+	};
+	int rc;
+
+	if (c->journal != CONF_JOURNAL_STORE)
+		return 0;
+	rc = metacache_new(&mc, &w->cluster, err);
+	cfg->cluster = w->cluster;
+	return rc;
+}
+
 static int open_node(struct worker *w, struct err *err)
 {
 	const struct conf *c = &w->p.conf;
 	char *lock = mem_printf("%s/worker%u.lock", c->state_dir, w->p.index);
-	char *node = mem_printf("%s-w%u", c->hostname, w->p.index);
 	struct obox_config cfg = {
-		.state_dir = c->state_dir, .prefix = c->mail_store.prefix, .node = node,
+		.state_dir = c->state_dir, .prefix = c->mail_store.prefix, .node = w->node.name,
 		.flag_commit_delay_ms = (unsigned)c->flag_commit_delay, .grace_s = c->grace_period / 1000,
 		.max_message = c->limits.message_size, .cache_bytes = c->cache_size / c->worker_count,
 	};
 	int rc = w->lock_fd = take_lock(lock, err);
 
+	if (rc >= 0 && c->journal == CONF_JOURNAL_STORE) {
+		free(w->node.name);
+		w->node.name = NULL;
+		rc = metacache_node_name(c->state_dir, w->p.index, &w->node.name, err);
+		cfg.node = w->node.name;
+	}
 	if (rc >= 0)
 		rc = open_keys(w, err);
 	if (rc >= 0)
 		rc = stores_open(c, true, &w->stores, err);
+	if (rc >= 0)
+		rc = open_cache(w, err);
 	if (rc >= 0) {
 		cfg.mail_store = w->stores.mail;
 		cfg.index_store = w->stores.index;
 		cfg.keys = w->keys;
-		rc = obox_open(&cfg, &w->env.obox, err);
+		seal_derive(w->keys, NODE_KEY_LABEL, w->node.key);
+		rc = join_cluster(w, &cfg, err);
 	}
-	free(node);
+	if (rc >= 0)
+		rc = obox_open(&cfg, &w->env.obox, err);
 	free(lock);
 	return rc < 0 ? rc : 0;
 }
@@ -85,6 +148,8 @@ static void close_node(struct worker *w)
 {
 	if (w->env.obox)
 		obox_close(&w->env.obox);
+	if (w->cluster)
+		metacache_free(&w->cluster);
 	stores_close(&w->stores);
 	if (w->keys)
 		seal_keys_free(&w->keys);
@@ -167,6 +232,46 @@ static void *tend_thread(void *arg)
 	return NULL;
 }
 
+/* --- the loop thread's jobs --- */
+
+void worker_post(struct worker *w, struct worker_job *j)
+{
+	uint64_t one = 1;
+	bool first;
+
+	j->next = NULL;
+	pthread_mutex_lock(&w->lock);
+	first = !w->jobs;
+	*w->jobs_tail = j;
+	w->jobs_tail = &j->next;
+	pthread_mutex_unlock(&w->lock);
+	if (first)
+		(void)!write(w->wake_src.fd, &one, sizeof(one));
+}
+
+static void run_jobs(struct worker *w)
+{
+	struct worker_job *j, *next;
+
+	pthread_mutex_lock(&w->lock);
+	j = w->jobs;
+	w->jobs = NULL;
+	w->jobs_tail = &w->jobs;
+	pthread_mutex_unlock(&w->lock);
+	for (; j; j = next) {
+		next = j->next;
+		j->run(w, j);
+	}
+}
+
+/* --- whose users --- */
+
+int worker_user_open(struct worker *w, const char *user, struct obox_user **u_r, struct obox_owner *owner_r, struct err *err)
+{
+	memset(owner_r, 0, sizeof(*owner_r));
+	return obox_user_locate(w->env.obox, user, u_r, owner_r, err);
+}
+
 /* --- master's messages --- */
 
 static void on_go(struct proc *p)
@@ -178,6 +283,7 @@ static void check_end(struct loop *l)
 {
 	struct worker *w = l->owner;
 
+	run_jobs(w);
 	session_bury(w);
 	if (!w->stopping || w->n_sessions || w->idle)
 		return;
@@ -234,7 +340,12 @@ static void on_conn(struct proc *p, const struct msg_conn *m, int fd)
 	session_new(p->owner, m, fd);
 }
 
-static const struct proc_ops worker_ops = { .go = on_go, .stop = on_stop, .conf = on_conf, .peer = on_peer, .conn = on_conn };
+static void on_listen(struct proc *p, struct rd *r, int fd)
+{
+	node_listen(p->owner, fd);
+}
+
+static const struct proc_ops worker_ops = { .listen = on_listen, .go = on_go, .stop = on_stop, .conf = on_conf, .peer = on_peer, .conn = on_conn };
 
 static void on_wake(struct loop_src *src, uint32_t events)
 {
@@ -293,6 +404,7 @@ static void worker_init(struct worker *w)
 
 	memset(w, 0, sizeof(*w));
 	w->lock_fd = -1;
+	w->jobs_tail = &w->jobs;
 	w->wake_src.fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_rwlock_init(&w->peers, NULL);
@@ -317,11 +429,10 @@ static int serve(struct worker *w, struct err *err)
 	w->p.loop.owner = w;
 	w->p.loop.idle = check_end;
 	loop_run(&w->p.loop);
-	session_bury(w);
 	return 0;
 }
 
-int worker_main(unsigned index, unsigned generation)
+int worker_main(unsigned index, unsigned generation, const char *address)
 {
 	static struct worker w;
 	struct err err = ERR_INIT;
@@ -333,6 +444,7 @@ int worker_main(unsigned index, unsigned generation)
 		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);
 		return 1;
 	}
+	node_init(&w, address);
 	rc = proc_become(w.p.conf.user, w.p.conf.group, &err);
 	if (rc == 0)
 		rc = open_node(&w, &err);
@@ -341,7 +453,10 @@ int worker_main(unsigned index, unsigned generation)
 	if (rc < 0)
 		log_event(LOG_ERROR, "worker cannot start", LF_ERR(&err), LF_END);
 	stop_threads(&w);
+	run_jobs(&w);
+	session_bury(&w);
 	close_node(&w);
+	node_release(&w);
 	worker_peers_close(&w);
 	hmap_free(&w.calls);
 	proc_release(&w.p);

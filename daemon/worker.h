@@ -8,7 +8,7 @@
  *                 worker, so two workers full of sessions cannot block each other.
  *   upkeep, tend  obox_upkeep and obox_tend every second
  *
- * Locks, in this order: session.lock, worker.peers, worker.lock, pool's own. */
+ * Locks, in this order: node.lock, session.lock, worker.peers, worker.lock, pool's own. */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 #include <pthread.h>
@@ -16,6 +16,7 @@
 #include "base/hmap.h"
 #include "base/wake.h"
 #include "daemon/conn.h"
+#include "daemon/node.h"
 #include "daemon/pool.h"
 #include "daemon/stores.h"
 #include "daemon/proc.h"
@@ -23,6 +24,9 @@
 enum { WORKERS_MAX = 64 };
 
 struct session;
+struct obox_cluster;
+struct obox_owner;
+struct obox_user;
 struct seal_keys;
 
 /* A request to another process that a thread waits for. */
@@ -38,11 +42,18 @@ struct worker_peer {
 	uint64_t serial;		/* of this channel; never used again */
 };
 
+/* Something for the loop thread to do, embedded in what it is about. */
+struct worker_job {
+	struct worker_job *next;
+	void (*run)(struct worker *w, struct worker_job *j);
+};
+
 struct worker {
 	struct proc p;
 	struct conn_env env;
 	struct stores stores;
 	struct seal_keys *keys;
+	struct obox_cluster *cluster;	/* NULL: alone */
 	struct pool *pool, *deliveries;
 	size_t cores;
 	int lock_fd;
@@ -53,7 +64,9 @@ struct worker {
 	size_t max_sessions;
 	struct chan **gates;		/* only talk to us */
 	size_t n_gates, cap_gates;
-	bool stopping, idle;
+	atomic_bool stopping;		/* set by it, read by all */
+	bool idle;
+	struct worker_node node;	/* as others see it: node.h */
 	struct loop_timer stop_timer;
 	struct loop_src wake_src;
 	pthread_t upkeep, tend;
@@ -65,12 +78,18 @@ struct worker {
 	struct session *graveyard;	/* ended; the loop thread buries them */
 	struct worker_peer auth, workers[WORKERS_MAX];
 	uint64_t serial;
+	struct worker_job *jobs, **jobs_tail;
 	uint32_t next_id;
 	struct hmap calls;		/* id to struct worker_call; whoever takes one out wakes its thread */
 	bool quit;
 };
 
-/* worker-session.c */
+/* worker.c */
+/* To be run by the loop thread soon; a job is posted again only after it has begun to run. */
+void worker_post(struct worker *w, struct worker_job *j);
+/* obox_user_open; when another live node has the user ERR_BUSY with *owner_r filled in, else owner_r->node is "". */
+int worker_user_open(struct worker *w, const char *user, struct obox_user **u_r, struct obox_owner *owner_r, struct err *err);
+/* worker-sessions.c */
 void session_new(struct worker *w, const struct msg_conn *m, int fd);	/* takes fd */
 void session_stop_all(struct worker *w, bool now);	/* CONN_EV_STOP to all; now: cut them off */
 void session_bury(struct worker *w);			/* loop thread, between batches */

@@ -2,6 +2,7 @@ noinst_LIBRARIES += %reldir%/libobjstore.a
 %canon_reldir%_libobjstore_a_SOURCES = \
 	%reldir%/fault.c \
 	%reldir%/http.c %reldir%/http.h %reldir%/http-private.h \
+	%reldir%/http-timer.c \
 	%reldir%/http-transfer.c \
 	%reldir%/mem.c \
 	%reldir%/objstore.c %reldir%/objstore.h \

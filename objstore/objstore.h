@@ -132,6 +132,8 @@ int objstore_put(struct objstore *s, const char *key, const void *data, size_t l
 int objstore_put_lazy(struct objstore *s, const char *key, const struct iovec *iov, int n, struct err *err);
 int objstore_get(struct objstore *s, const char *key, struct buf *out, char etag_r[OBJ_ETAG_MAX], struct err *err);
 int objstore_get_range(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, uint64_t *size_r, struct err *err);
+/* The same from the store itself, past any cache: what to do when cached bytes turned out damaged. */
+int objstore_get_fresh(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, struct err *err);
 int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err);	/* 1 there, 0 not, <0 */
 int objstore_delete(struct objstore *s, const char *key, struct err *err);	/* absent is fine */
 /* All are tried; the first error. Any store; in as few requests as it can. */

@@ -1,5 +1,6 @@
 /* Reading a message: one ranged read gets the header with the chunk table and,
- * for most mail, the whole body; later chunks are read as they are asked for. */
+ * for most mail, the whole body; later chunks are read as they are asked for.
+ * What does not open is read once more, past any cache. */
 #include "obox/obox-private.h"
 
 #include <inttypes.h>
@@ -15,17 +16,24 @@ struct obox_body {
 	struct seal_dkey dkey;
 	unsigned char *plain, *tmp;	/* the chunk `have`, unpacked; scratch */
 	uint32_t have;
+	bool fresh;			/* this is the second try */
 };
+
+static int get(struct obox_body *b, uint64_t off, uint64_t len, struct buf *out, struct err *err)
+{
+	struct objstore *store = b->ob->cfg.mail_store;
+
+	return b->fresh ? objstore_get_fresh(store, b->key, off, len, out, err) : objstore_get_range(store, b->key, off, len, out, NULL, err);
+}
 
 static int read_header(struct obox_body *b, struct err *err)
 {
-	struct objstore *store = b->ob->cfg.mail_store;
-	int rc = objstore_get_range(store, b->key, 0, MOBJ_FIRST_READ, &b->first, NULL, err);
+	int rc = get(b, 0, MOBJ_FIRST_READ, &b->first, err);
 
 	if (rc == 0)
 		rc = mobj_parse_head(b->first.data, b->first.len, &b->head, err);
 	if (rc == 0 && b->head.header_len > b->first.len) {
-		rc = objstore_get_range(store, b->key, b->first.len, b->head.header_len - b->first.len, &b->first, NULL, err);
+		rc = get(b, b->first.len, b->head.header_len - b->first.len, &b->first, err);
 		if (rc == 0 && b->head.header_len > b->first.len)
 			rc = err_set(err, ERR_CORRUPT, "object is cut");
 	}
@@ -53,7 +61,7 @@ static int read_table(struct obox_body *b, struct err *err)
 	return rc;
 }
 
-int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_body **b_r, struct err *err)
+static int body_open(struct obox_user *u, const struct obox_msg *m, bool fresh, struct obox_body **b_r, struct err *err)
 {
 	struct obox_body *b = MEM_NEW(struct obox_body);
 	int rc;
@@ -61,6 +69,7 @@ int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_bo
 	b->ob = u->ob;
 	b->key = user_key(u, "m/%08" PRIx64 "-%08" PRIx64, m->oid.epoch, m->oid.n);
 	b->have = UINT32_MAX;
+	b->fresh = fresh;
 	buf_init(&b->first, 256 << 20);
 	rc = read_header(b, err);
 	if (rc == 0)
@@ -75,6 +84,14 @@ int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_bo
 	}
 	*b_r = b;
 	return rc;
+}
+
+int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_body **b_r, struct err *err)
+{
+	struct err first = ERR_INIT;
+	int rc = body_open(u, m, false, b_r, &first);
+
+	return rc == ERR_CORRUPT ? body_open(u, m, true, b_r, err) : rc < 0 ? err_set(err, rc, "%s", first.msg) : 0;
 }
 
 void obox_body_close(struct obox_body **bp)
@@ -105,19 +122,18 @@ static int sealed_chunk(struct obox_body *b, uint32_t i, struct buf *room, const
 {
 	int rc;
 
-	if (b->off[i + 1] <= b->first.len) {
+	if (b->off[i + 1] <= b->first.len && !b->fresh) {
 		*p_r = b->first.data + b->off[i];
 		return 0;
 	}
-	rc = objstore_get_range(b->ob->cfg.mail_store, b->key, b->off[i], b->chunks[i].sealed, room, NULL, err);
+	rc = get(b, b->off[i], b->chunks[i].sealed, room, err);
 	if (rc == 0 && room->len != b->chunks[i].sealed)
 		rc = err_set(err, ERR_CORRUPT, "object is cut");
 	*p_r = room->data;
 	return rc;
 }
 
-/* Opens chunk i into out, which has room for its plain bytes. */
-static int open_chunk(struct obox_body *b, uint32_t i, unsigned char *out, struct err *err)
+static int try_chunk(struct obox_body *b, uint32_t i, unsigned char *out, struct err *err)
 {
 	const struct mobj_chunk *c = &b->chunks[i];
 	struct buf room = BUF_INIT(OBOX_CHUNK + SEAL_CHUNK_OVERHEAD);
@@ -135,6 +151,23 @@ static int open_chunk(struct obox_body *b, uint32_t i, unsigned char *out, struc
 	if (rc == 0 && c->packed)
 		rc = unpack_zstd(to, c->sealed - SEAL_CHUNK_OVERHEAD, out, c->plain, err);
 	buf_free(&room);
+	return rc;
+}
+
+/* Opens chunk i into out, which has room for its plain bytes. */
+static int open_chunk(struct obox_body *b, uint32_t i, unsigned char *out, struct err *err)
+{
+	struct err first = ERR_INIT;
+	bool before = b->fresh;
+	int rc = try_chunk(b, i, out, &first);
+
+	if (rc == 0)
+		return 0;
+	if (rc != ERR_CORRUPT || before)
+		return err_set(err, rc, "%s", first.msg);
+	b->fresh = true;
+	rc = try_chunk(b, i, out, err);
+	b->fresh = before;
 	return rc;
 }
 

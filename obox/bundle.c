@@ -17,15 +17,13 @@ static void hash_bytes(const void *p, size_t len, unsigned char hash[32])
 
 /* --- objects: method byte, 8 bytes plain length, bytes; all of that sealed --- */
 
-int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, bool lazy, unsigned char hash_r[32], struct err *err)
+int bundle_seal(struct obox *ob, const char *key, const void *plain, size_t len, struct buf *sealed, struct err *err)
 {
-	struct buf packed = BUF_INIT(OBOX_BUNDLE_MAX), sealed = BUF_INIT(OBOX_BUNDLE_MAX);
+	struct buf packed = BUF_INIT(OBOX_BUNDLE_MAX);
 	size_t n = 0;
 	void *room;
 	int rc;
 
-	if (hash_r)
-		hash_bytes(plain, len, hash_r);
 	buf_put8(&packed, PACK_ZSTD);
 	buf_put64(&packed, len);
 	room = buf_reserve(&packed, pack_bound(len));
@@ -39,32 +37,34 @@ int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, 
 		packed.data[0] = PACK_RAW;
 		buf_add(&packed, plain, len);
 	}
-	rc = seal_bundle(ob->cfg.keys, key, packed.data, packed.len, &sealed, err);
+	rc = seal_bundle(ob->cfg.keys, key, packed.data, packed.len, sealed, err);
 	buf_free(&packed);
-	if (rc == 0 && lazy) {
+	return rc;
+}
+
+int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, struct err *err)
+{
+	struct buf sealed = BUF_INIT(OBOX_BUNDLE_MAX);
+	int rc = bundle_seal(ob, key, plain, len, &sealed, err);
+
+	if (rc == 0) {
 		struct iovec iov = { sealed.data, sealed.len };
 
 		rc = objstore_put_lazy(ob->cfg.index_store, key, &iov, 1, err);
-	} else if (rc == 0) {
-		rc = objstore_put(ob->cfg.index_store, key, sealed.data, sealed.len, OBJ_CREATE, NULL, err);
 	}
 	buf_free(&sealed);
 	return rc;
 }
 
-int bundle_get(struct obox *ob, const char *key, struct buf *plain, unsigned char hash_r[32], struct err *err)
+int bundle_unseal(struct obox *ob, const char *key, const struct buf *sealed, struct buf *plain, unsigned char hash_r[32], struct err *err)
 {
-	struct buf sealed = BUF_INIT(OBOX_BUNDLE_MAX), packed = BUF_INIT(OBOX_BUNDLE_MAX);
+	struct buf packed = BUF_INIT(OBOX_BUNDLE_MAX);
 	struct rd r;
 	uint64_t len;
 	uint8_t method;
 	void *room;
-	int rc;
+	int rc = seal_bundle_open(ob->cfg.keys, key, sealed->data, sealed->len, &packed, err);
 
-	rc = objstore_get(ob->cfg.index_store, key, &sealed, NULL, err);
-	if (rc == 0)
-		rc = seal_bundle_open(ob->cfg.keys, key, sealed.data, sealed.len, &packed, err);
-	buf_free(&sealed);
 	if (rc == 0) {
 		r = rd_init(packed.data, packed.len);
 		method = rd_8(&r);
@@ -86,6 +86,19 @@ int bundle_get(struct obox *ob, const char *key, struct buf *plain, unsigned cha
 		hash_bytes(plain->data, plain->len, hash_r);
 	if (rc < 0)
 		err_prefix(err, "%s", key);
+	return rc;
+}
+
+int bundle_get(struct obox *ob, const char *key, struct buf *plain, unsigned char hash_r[32], struct err *err)
+{
+	struct buf sealed = BUF_INIT(OBOX_BUNDLE_MAX);
+	int rc = objstore_get(ob->cfg.index_store, key, &sealed, NULL, err);
+
+	if (rc == 0)
+		rc = bundle_unseal(ob, key, &sealed, plain, hash_r, err);
+	else
+		err_prefix(err, "%s", key);
+	buf_free(&sealed);
 	return rc;
 }
 

@@ -154,6 +154,29 @@ static int copy_locked(struct obox_view *v, struct obox_user *u, const struct se
 	return 1;
 }
 
+/* The store is away: copies are taken back, because they will be tried again; what was moved is shown when the
+ * journal has the record after all.  Otherwise the journal has failed for good.  Under the lock. */
+static void not_acknowledged(struct obox_user *u, struct mbox *to, uint32_t first, uint32_t n, bool move, uint64_t ticket)
+{
+	struct seqset uids = SEQSET_INIT;
+	struct rec r = { .type = REC_EXPUNGE, .guid = to->guid, .on = true, .uids = &uids, .time = clock_wall_s(u->ob->cfg.clock) };
+	uint64_t t;
+
+	if (!u->ob->cfg.cluster || u->broken) {
+		user_stop(u);
+		return;
+	}
+	seqset_add(&uids, first, first + n - 1);
+	r.modseq = root_next_modseq(&u->st, to);
+	if (move)
+		user_late(u, ticket, &to->guid, first, first + n - 1);
+	else if (to->deleted || user_commit_forced(u, &r, &t, NULL) == 0)
+		user_show(u, to, first, first + n - 1);
+	else
+		user_stop(u);
+	seqset_free(&uids);
+}
+
 int obox_copy(struct obox_view *v, const struct seqset *uids, const char *to_name, bool move, struct obox_copy_result *res, struct err *err)
 {
 	uint32_t first = 0, n = 0;
@@ -174,7 +197,7 @@ int obox_copy(struct obox_view *v, const struct seqset *uids, const char *to_nam
 	if (rc == 0)
 		user_show(u, to, first, first + n - 1);
 	else
-		user_stop(u);
+		not_acknowledged(u, to, first, n, move, ticket);
 	mbox_unpin(to);
 	pthread_mutex_unlock(&u->lock);
 	return rc;

@@ -138,7 +138,7 @@ static int check_object(void *ctx, const struct objstore_list_item *item)
 		return 0;
 	k->c->orphans++;
 	say(k->c, false, "user %s: object %s (%" PRIu64 " bytes) belongs to no message", k->u->name, item->key, item->size);
-	if (!k->c->repair)
+	if (!k->c->repair || !obox_may_delete(k->u))
 		return 0;
 	k->c->repaired++;
 	return objstore_delete(k->u->ob->cfg.mail_store, item->key, k->err);

@@ -102,6 +102,8 @@ static int undelete_some(struct obox_user *u, const struct obox_guid *g, const s
 	pthread_mutex_lock(&u->lock);
 	if (rc == 0)
 		user_show(u, to, first, first + (uint32_t)n - 1);
+	else if (rc == ERR_UNAVAILABLE)
+		user_late(u, ticket, &to->guid, first, first + (uint32_t)n - 1);
 	else
 		user_stop(u);
 	mbox_unpin(to);
@@ -231,6 +233,8 @@ static int sweep_one(void *ctx, const struct objstore_list_item *item)
 		old = old && strtoull(rest + 4, NULL, 10) <= w->snap_seq;
 	if (!old || hmap_gets(&w->keep, item->key))
 		return 0;
+	if (!obox_may_delete(w->u))	/* what is there may be the next owner's */
+		return err_set(w->err, ERR_UNAVAILABLE, "user %s: it is not certain now whose it is", w->u->name);
 	w->st->objects++;
 	w->st->bytes += item->size;
 	return objstore_delete(w->u->ob->cfg.index_store, item->key, w->err);
@@ -270,6 +274,23 @@ static int sweep(struct obox_user *u, int64_t older, struct obox_gc_stats *st, s
 	return rc;
 }
 
+/* Saves on their way keep a snapshot from being taken. */
+static int flush_snapshots(struct obox_user *u, struct err *err)
+{
+	uint64_t lsn;
+	int rc;
+
+	pthread_mutex_lock(&u->lock);
+	lsn = u->st.lsn;
+	pthread_mutex_unlock(&u->lock);
+	rc = obox_flush(u->ob, u->name, err);
+	pthread_mutex_lock(&u->lock);
+	if (rc == 0 && u->man.snap.lsn < lsn)
+		rc = err_set(err, ERR_BUSY, "user %s: mail is being saved: try again", u->name);
+	pthread_mutex_unlock(&u->lock);
+	return rc;
+}
+
 int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, struct err *err)
 {
 	int64_t now = clock_wall_s(u->ob->cfg.clock);
@@ -282,7 +303,7 @@ int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, st
 	if (rc == 0)
 		rc = user_compact(u, &blocks, err);
 	if (rc == 0 && blocks)
-		rc = obox_flush(u->ob, u->name, err);	/* no snapshot in the store names them any more */
+		rc = flush_snapshots(u, err);	/* none in the store names them any more */
 	if (rc == 0)
 		rc = sweep(u, now - (ignore_grace ? 0 : UNNAMED_AGE_S), st, err);
 	return rc;

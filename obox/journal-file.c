@@ -46,7 +46,7 @@ static char *spare_path(const char *dir)
 	return mem_printf("%s/spare", dir);
 }
 
-int journal_allocate(struct journal *j, uint64_t upto, struct err *err)
+int journal_allocate(struct file_journal *j, uint64_t upto, struct err *err)
 {
 	uint64_t want = (upto / ALLOC_STEP + 1) * ALLOC_STEP;
 	int rc;
@@ -80,7 +80,7 @@ static int write_zeros(int fd, uint64_t from, uint64_t to)
 }
 
 /* The spare file, open, or -1. */
-static int open_spare(struct journal *j, const char *spare, uint64_t *size_r)
+static int open_spare(struct file_journal *j, const char *spare, uint64_t *size_r)
 {
 	int fd = open(spare, O_RDWR | O_CLOEXEC);
 	struct stat st;
@@ -96,7 +96,7 @@ static int open_spare(struct journal *j, const char *spare, uint64_t *size_r)
 }
 
 /* Opens or makes the file under the name path; j->fd, allocated and zeroed are its. */
-static int make_file(struct journal *j, const char *path, const char *spare, const unsigned char head[JOURNAL_FILE_HEAD], struct err *err)
+static int make_file(struct file_journal *j, const char *path, const char *spare, const unsigned char head[JOURNAL_FILE_HEAD], struct err *err)
 {
 	bool used = true;
 	int rc = 0;
@@ -127,7 +127,7 @@ static int make_file(struct journal *j, const char *path, const char *spare, con
 	return rc;
 }
 
-int journal_start_file(struct journal *j, uint64_t no, struct err *err)
+int journal_start_file(struct file_journal *j, uint64_t no, struct err *err)
 {
 	unsigned char head[JOURNAL_FILE_HEAD] = "CULJ\1";
 	char *path = journal_file_path(j->dir, no), *spare = spare_path(j->dir);
@@ -156,15 +156,16 @@ int journal_start_file(struct journal *j, uint64_t no, struct err *err)
 	return rc;
 }
 
-int journal_end_file(struct journal *j, struct err *err)
+int journal_end_file(struct file_journal *j, struct err *err)
 {
 	if (j->off < j->allocated && (io_pwrite_full(j->fd, zeros, JOURNAL_FRAME_HEAD, (off_t)j->off, err) < 0 || fdatasync(j->fd) < 0))
 		return err_errno(err, "journal: end", j->dir);
 	return 0;
 }
 
-void journal_prepare(struct journal *j)
+void journal_file_prepare(struct journal *base)
 {
+	struct file_journal *j = (struct file_journal *)base;
 	struct err e = ERR_INIT;
 	uint64_t from, to;
 	int fd, rc;
@@ -210,8 +211,9 @@ static bool keep_spare(const char *dir, const char *path)
 	return kept;
 }
 
-void journal_drop(struct journal *j, uint64_t upto)
+void journal_file_drop(struct journal *base, uint64_t upto)
 {
+	struct file_journal *j = (struct file_journal *)base;
 	uint64_t *list;
 	size_t n = journal_list_files(j->dir, &list), i;
 

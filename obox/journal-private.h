@@ -18,7 +18,8 @@ struct queue {
 
 struct journal_waiter;
 
-struct journal {
+struct file_journal {
+	struct journal base;
 	char *dir;
 	const struct seal_keys *keys;
 	pthread_mutex_t lock;
@@ -43,16 +44,18 @@ struct journal {
 int journal_sync_directory(const char *dir, struct err *err);
 char *journal_file_path(const char *dir, uint64_t no);
 /* Room up to an offset. ERR_LIMIT: the disk is full. */
-int journal_allocate(struct journal *j, uint64_t upto, struct err *err);
+int journal_allocate(struct file_journal *j, uint64_t upto, struct err *err);
 /* Goes on in file no; the one before stays current after an error. */
-int journal_start_file(struct journal *j, uint64_t no, struct err *err);
+int journal_start_file(struct file_journal *j, uint64_t no, struct err *err);
 /* Marks where the frames of the current file end. */
-int journal_end_file(struct journal *j, struct err *err);
+int journal_end_file(struct file_journal *j, struct err *err);
+void journal_file_prepare(struct journal *base);	/* these two take the lock */
+void journal_file_drop(struct journal *base, uint64_t upto);
 size_t journal_list_files(const char *dir, uint64_t **list_r);	/* numbers, ascending; free the list */
 
 /* --- journal.c --- */
 void journal_frame_aad(const unsigned char id[16], uint64_t frame, char out[96]);
 void journal_hash_objects(const struct iovec *iov, size_t n, unsigned char h[16]);
 /* With the lock: waits until nobody writes and nothing is being zeroed. */
-void journal_quiet(struct journal *j);
+void journal_quiet(struct file_journal *j);
 #endif

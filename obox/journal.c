@@ -46,9 +46,16 @@ struct journal_waiter {
 	struct wake wake;
 };
 
+static const struct journal_ops file_ops;
+
+static struct file_journal *file_of(struct journal *base)
+{
+	return (struct file_journal *)base;
+}
+
 int journal_open(const char *dir, const struct seal_keys *keys, struct journal **j_r, struct err *err)
 {
-	struct journal *j;
+	struct file_journal *j;
 	uint64_t *list = NULL;
 	size_t n;
 	int rc = io_mkdirs(dir, 0700, err);
@@ -56,7 +63,8 @@ int journal_open(const char *dir, const struct seal_keys *keys, struct journal *
 	*j_r = NULL;
 	if (rc < 0)
 		return rc;
-	j = MEM_NEW(struct journal);
+	j = MEM_NEW(struct file_journal);
+	j->base.ops = &file_ops;
 	j->dir = mem_strdup(dir);
 	j->keys = keys;
 	j->fd = -1;
@@ -66,9 +74,9 @@ int journal_open(const char *dir, const struct seal_keys *keys, struct journal *
 	n = journal_list_files(dir, &list);
 	rc = journal_start_file(j, n ? list[n - 1] + 1 : 1, err);
 	free(list);
+	*j_r = &j->base;
 	if (rc < 0)
-		journal_close(&j);
-	*j_r = j;
+		journal_close(j_r);
 	return rc;
 }
 
@@ -78,12 +86,10 @@ static void queue_free(struct queue *q)
 	free(q->objects);
 }
 
-void journal_close(struct journal **jp)
+static void file_close(struct journal *base)
 {
-	struct journal *j = *jp;
+	struct file_journal *j = file_of(base);
 
-	if (!j)
-		return;
 	queue_free(&j->q);
 	queue_free(&j->spare);
 	io_close(&j->fd);
@@ -91,7 +97,6 @@ void journal_close(struct journal **jp)
 	pthread_mutex_destroy(&j->lock);
 	free(j->dir);
 	free(j);
-	*jp = NULL;
 }
 
 /* --- writing --- */
@@ -124,7 +129,7 @@ static void head32(unsigned char *p, uint32_t v)
 }
 
 /* Writes q as one frame; not under the lock, but only by the busy one. */
-static int write_frame(struct journal *j, struct queue *q, uint64_t off, uint64_t frame, uint64_t *len_r, struct err *err)
+static int write_frame(struct file_journal *j, struct queue *q, uint64_t off, uint64_t frame, uint64_t *len_r, struct err *err)
 {
 	struct buf plain = BUF_INIT(0), sealed = BUF_INIT(0);
 	unsigned char head[JOURNAL_FRAME_HEAD] = "CJF1", h[16];
@@ -158,7 +163,7 @@ static int write_frame(struct journal *j, struct queue *q, uint64_t off, uint64_
 	return rc;
 }
 
-static void fail(struct journal *j, const struct err *e)
+static void fail(struct file_journal *j, const struct err *e)
 {
 	j->failed = true;
 	j->cause = *e;
@@ -166,7 +171,7 @@ static void fail(struct journal *j, const struct err *e)
 }
 
 /* Off the list: those that are done, and the first that is not, who leads next. */
-static struct journal_waiter *take_waiters(struct journal *j)
+static struct journal_waiter *take_waiters(struct file_journal *j)
 {
 	struct journal_waiter *woken = NULL, **at = &j->waiters, *w;
 	bool leader = false;
@@ -199,7 +204,7 @@ static void wake_all(struct journal_waiter *w)
 }
 
 /* Until a leader is done; the lock is released meanwhile. */
-static void wait_turn(struct journal *j, uint64_t ticket)
+static void wait_turn(struct file_journal *j, uint64_t ticket)
 {
 	struct journal_waiter w = { .ticket = ticket };
 
@@ -211,7 +216,7 @@ static void wait_turn(struct journal *j, uint64_t ticket)
 	pthread_mutex_lock(&j->lock);
 }
 
-static void lead_done(struct journal *j, int rc, uint64_t len, bool frame, uint64_t upto, bool sync, const struct err *e)
+static void lead_done(struct file_journal *j, int rc, uint64_t len, bool frame, uint64_t upto, bool sync, const struct err *e)
 {
 	j->inflight = 0;
 	if (rc < 0) {
@@ -228,7 +233,7 @@ static void lead_done(struct journal *j, int rc, uint64_t len, bool frame, uint6
 }
 
 /* Takes the queue and writes it; under the lock, which is released meanwhile. */
-static void lead(struct journal *j, bool sync)
+static void lead(struct file_journal *j, bool sync)
 {
 	struct journal_waiter *woken;
 	struct err e = ERR_INIT;
@@ -267,7 +272,7 @@ static void lead(struct journal *j, bool sync)
 	}
 }
 
-void journal_quiet(struct journal *j)
+void journal_quiet(struct file_journal *j)
 {
 	while ((j->busy || j->zero_to || j->durable < j->queued) && !(j->failed && !j->busy && !j->zero_to)) {
 		if (j->busy || j->zero_to) {
@@ -280,7 +285,7 @@ void journal_quiet(struct journal *j)
 	}
 }
 
-static int failure(struct journal *j, struct err *err)
+static int failure(struct file_journal *j, struct err *err)
 {
 	return err_set(err, ERR_IO, "%s", j->cause.msg);
 }
@@ -301,8 +306,9 @@ static void queue_entry(struct queue *q, const struct journal_entry *e)
 	q->n++;
 }
 
-int journal_append(struct journal *j, const struct journal_entry *e, size_t n, uint64_t *ticket_r, struct err *err)
+static int file_append(struct journal *base, const struct journal_entry *e, size_t n, bool force, uint64_t *ticket_r, struct err *err)
 {
+	struct file_journal *j = file_of(base);
 	uint64_t need = 0;
 	size_t i;
 	int rc = 0;
@@ -326,8 +332,9 @@ int journal_append(struct journal *j, const struct journal_entry *e, size_t n, u
 	return rc;
 }
 
-int journal_wait(struct journal *j, uint64_t ticket, struct err *err)
+static int file_wait(struct journal *base, uint64_t ticket, struct err *err)
 {
+	struct file_journal *j = file_of(base);
 	int rc = 0;
 
 	pthread_mutex_lock(&j->lock);
@@ -343,26 +350,46 @@ int journal_wait(struct journal *j, uint64_t ticket, struct err *err)
 	return rc;
 }
 
-void journal_push(struct journal *j)
+/* Whoever waits leads: there is nobody else to begin. */
+static void file_start(struct journal *base, uint64_t ticket)
 {
+}
+
+static bool file_done(struct journal *base, uint64_t ticket)
+{
+	struct file_journal *j = file_of(base);
+	bool done;
+
+	pthread_mutex_lock(&j->lock);
+	done = j->durable >= ticket;
+	pthread_mutex_unlock(&j->lock);
+	return done;
+}
+
+static void file_push(struct journal *base)
+{
+	struct file_journal *j = file_of(base);
+
 	pthread_mutex_lock(&j->lock);
 	if (!j->busy && !j->failed && j->q.n)
 		lead(j, false);	/* a busy one takes it along */
 	pthread_mutex_unlock(&j->lock);
 }
 
-int journal_sync(struct journal *j, struct err *err)
+static int file_sync(struct journal *base, struct err *err)
 {
+	struct file_journal *j = file_of(base);
 	uint64_t upto;
 
 	pthread_mutex_lock(&j->lock);
 	upto = j->queued;
 	pthread_mutex_unlock(&j->lock);
-	return journal_wait(j, upto, err);
+	return file_wait(base, upto, err);
 }
 
-uint64_t journal_bytes(struct journal *j)
+static uint64_t file_bytes(struct journal *base)
 {
+	struct file_journal *j = file_of(base);
 	uint64_t n;
 
 	pthread_mutex_lock(&j->lock);
@@ -371,8 +398,15 @@ uint64_t journal_bytes(struct journal *j)
 	return n;
 }
 
-int journal_rotate(struct journal *j, uint64_t *old_r, struct err *err)
+/* A piece that is too large is given up whole: users are uploaded instead of writing their records anew. */
+static bool file_long_tail(struct journal *base)
 {
+	return false;
+}
+
+static int file_rotate(struct journal *base, uint64_t *old_r, struct err *err)
+{
+	struct file_journal *j = file_of(base);
 	int rc = 0;
 
 	pthread_mutex_lock(&j->lock);
@@ -387,3 +421,8 @@ int journal_rotate(struct journal *j, uint64_t *old_r, struct err *err)
 	pthread_mutex_unlock(&j->lock);
 	return rc;
 }
+
+static const struct journal_ops file_ops = {
+	true, file_append, file_start, file_wait, file_done, file_push, file_sync, file_bytes, file_long_tail, file_rotate,
+	journal_file_drop, journal_file_prepare, file_close,
+};

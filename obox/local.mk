@@ -5,10 +5,14 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/columns.c \
 	%reldir%/compact.c \
 	%reldir%/change.c \
+	%reldir%/cluster.h \
+	%reldir%/tail.c \
+	%reldir%/many.c \
+	%reldir%/owner.c \
 	%reldir%/check.c \
 	%reldir%/dump.c \
 	%reldir%/gc.c \
-	%reldir%/journal.c %reldir%/journal-file.c %reldir%/journal-private.h %reldir%/journal-replay.c \
+	%reldir%/journal.h %reldir%/journal.c %reldir%/journal-file.c %reldir%/journal-private.h %reldir%/journal-replay.c \
 	%reldir%/list.c \
 	%reldir%/mbox.c \
 	%reldir%/mobj.c \
@@ -16,6 +20,8 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/obox.c %reldir%/obox.h %reldir%/obox-private.h \
 	%reldir%/pack.c \
 	%reldir%/rebuild.c \
+	%reldir%/recover.c \
+	%reldir%/upkeep.c \
 	%reldir%/record.c \
 	%reldir%/save.c \
 	%reldir%/scrub.c \

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "crypt/seal.h"
 #include "objstore/objstore.h"
+#include "obox/cluster.h"
 #include "obox/obox.h"
 
 enum {
@@ -173,33 +174,8 @@ int root_decode(struct root_state *s, const void *data, size_t len, struct err *
 
 /* ---------------------------------------------------------------- journal */
 
-struct journal;
-struct journal_object { const char *key; const void *data; size_t len; };
-struct journal_entry {	/* read back at recovery; everything borrowed for the call */
-	const char *user;
-	uint64_t epoch, lsn;
-	const void *rec;
-	size_t rec_len;
-	struct journal_object object;	/* key NULL: none */
-};
-/* dir is created; old files must have been replayed and removed before. */
+/* The local one.  dir is created; old files must have been replayed and removed before. */
 int journal_open(const char *dir, const struct seal_keys *keys, struct journal **j_r, struct err *err);
-void journal_close(struct journal **j);
-/* Appends n entries, in call order and all in one frame; they are copied but for the object's bytes, which
- * stay borrowed until journal_wait().  *ticket_r is for journal_wait.
- * ERR_LIMIT/ERR_IO: no room, nothing was appended. */
-int journal_append(struct journal *j, const struct journal_entry *e, size_t n, uint64_t *ticket_r, struct err *err);
-/* Blocks until everything up to ticket is durable. */
-int journal_wait(struct journal *j, uint64_t ticket, struct err *err);
-/* Hands everything to the kernel without waiting for the disk: survives the process. */
-void journal_push(struct journal *j);
-int journal_sync(struct journal *j, struct err *err);		/* everything so far is durable */
-uint64_t journal_bytes(struct journal *j);			/* in the current file */
-/* Starts a new file; the number of the one before in *old_r. Files <= n are deleted by journal_drop(n). */
-int journal_rotate(struct journal *j, uint64_t *old_r, struct err *err);
-void journal_drop(struct journal *j, uint64_t upto);
-/* Writes room ahead of what comes; call it every second or so.  Waits for the disk. */
-void journal_prepare(struct journal *j);
 /* All entries of the files in dir, in order; a torn end of the last file ends it. */
 int journal_replay(const char *dir, const struct seal_keys *keys, int (*fn)(void *ctx, const struct journal_entry *e), void *ctx, struct err *err);
 int journal_remove_all(const char *dir, struct err *err);
@@ -251,6 +227,23 @@ struct obox_user {
 	atomic_uint_least64_t next_oid;
 	uint64_t next_block;
 	bool broken;			/* journal failed: nothing more is acknowledged */
+	atomic_bool lost;		/* broken, because another node owns the user now */
+	bool limbo;			/* the answer to a release was lost: nothing is begun until root says whose it is */
+	struct started {		/* a segment that may be in the store though root does not name it: its slot keeps these bytes */
+		size_t len;
+		uint64_t lsn;		/* 0: none */
+	} started;
+	struct flying {			/* saves whose objects are not in the store: log segments end before the first */
+		uint64_t lsn, n;
+	} *flying;
+	size_t n_flying, cap_flying;
+	struct late {			/* moved, not acknowledged, and shown when the journal has it after all */
+		uint64_t ticket;
+		struct obox_guid guid;
+		uint32_t lo, hi;
+	} *late;
+	size_t n_late, cap_late;
+	int64_t dirty_us;		/* since when tail is not empty */
 	pthread_mutex_t upload_lock;	/* one upload at a time; before lock */
 	int64_t last_gc_us;		/* obox_collect's; 0 = not yet */
 };
@@ -258,7 +251,12 @@ struct obox_user {
 /* Appends n records to the journal, together, and applies them, under u->lock.
  * objs (NULL = none) is parallel to r.  The mailboxes concerned are loaded. */
 int user_commit(struct obox_user *u, const struct rec *r, const struct journal_object *objs, size_t n, uint64_t *ticket_r, struct err *err);
+/* The same for what takes back a record that cannot be acknowledged: taken while the store is away, too. */
+int user_commit_forced(struct obox_user *u, const struct rec *r, uint64_t *ticket_r, struct err *err);
 int user_wait(struct obox_user *u, uint64_t ticket, struct err *err);	/* not under u->lock */
+/* Shows what became durable after its caller had given up; under u->lock. */
+void user_settle_late(struct obox_user *u);
+void user_late(struct obox_user *u, uint64_t ticket, const struct obox_guid *g, uint32_t lo, uint32_t hi);
 int user_load_mbox(struct obox_user *u, struct mbox *m, struct err *err);	/* under u->lock */
 /* Finds a mailbox by its name as a client gave it and loads it; under u->lock. */
 int user_mbox(struct obox_user *u, const char *name, bool load, struct mbox **m_r, struct err *err);
@@ -267,6 +265,7 @@ struct upload {
 	struct obox_user *u;
 	struct manifest man;	/* what root becomes */
 	size_t tail_len;	/* bytes of u->tail that are in the log then */
+	bool release;
 	char **obsolete;	/* keys of replaced snapshots */
 	size_t n_obsolete, cap_obsolete;
 	bool any;
@@ -277,7 +276,7 @@ void upload_abandon(struct upload *up);			/* the same without a root */
 int obox_checkpoint(struct obox *ob, const char *user, struct err *err);
 void obox_collect(struct obox *ob);	/* obox_gc for open users with mail that is due */
 int user_load(struct obox_user *u, const struct manifest *man, struct err *err);
-int user_activate(struct obox_user *u, struct err *err);
+int user_activate(struct obox_user *u, struct obox_owner *o, struct err *err);	/* ERR_BUSY: *o is a live node that owns it */
 struct obox_user *user_new(struct obox *ob, const char *name);
 void user_destroy(struct obox_user *u);
 void user_retire(struct obox_user *u, bool clean);	/* ownership and loading */
@@ -285,11 +284,25 @@ char *user_key(const struct obox_user *u, const char *fmt, ...) __attribute__((f
 int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
 void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
+/* fn for 0 .. n-1, several at once where each has to wait for a store that is far away. */
+void obox_each(struct obox *ob, size_t n, void (*fn)(void *ctx, size_t i), void *ctx);
+void obox_evict(struct obox *ob, int64_t idle_us);	/* under upkeep_lock; -1: everybody who can be */
+bool obox_may_delete(struct obox_user *u);	/* is it certain that no other node has taken this user? */
+int obox_recover_others(struct obox *ob, struct err *err);	/* journals of other nodes of this state directory whose processes are gone */
 int obox_recover(struct obox *ob, const char *dir, struct err *err);
+/* The root object. get: 1 there, 0 not. put: swaps, see obox_swap. */
+int root_get(struct obox *ob, const char *prefix, struct manifest *man, char etag[OBJ_ETAG_MAX], struct err *err);
+int root_put(struct obox *ob, const char *prefix, const struct manifest *man, char etag[OBJ_ETAG_MAX], struct err *err);
+/* Puts behind the log that man describes what it lacks of t's records of that epoch, or (fence) a fence of man's
+ * epoch; man then describes the longer log, and the caller makes it the root.  ERR_CONFLICT: a later owner is at it. */
+int log_extend(struct obox *ob, const char *prefix, struct manifest *man, uint64_t epoch, struct obox_tail *t, bool fence, struct err *err);
 int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err);	/* every byte against the save record's SHA-256 */
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);
-int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, bool lazy, unsigned char hash_r[32], struct err *err);
+/* packs and seals; the reverse, which appends to plain */
+int bundle_seal(struct obox *ob, const char *key, const void *plain, size_t len, struct buf *sealed, struct err *err);
+int bundle_unseal(struct obox *ob, const char *key, const struct buf *sealed, struct buf *plain, unsigned char hash_r[32], struct err *err);
+int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, struct err *err);	/* lazily */
 int bundle_get(struct obox *ob, const char *key, struct buf *plain, unsigned char hash_r[32], struct err *err);
 void segment_encode_head(uint64_t seq, uint64_t epoch, uint64_t first_lsn, uint64_t count, const unsigned char prev[32], struct buf *out);
 int segment_decode_head(struct rd *r, uint64_t *seq, uint64_t *epoch, uint64_t *first_lsn, uint64_t *count, const unsigned char **prev, struct err *err);

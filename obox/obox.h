@@ -29,6 +29,7 @@
 
 struct objstore;
 struct seal_keys;
+struct obox_cluster;
 struct obox;
 struct obox_user;
 struct obox_view;
@@ -77,14 +78,32 @@ struct obox_config {
 	uint64_t grace_s;		/* how long expunged mail is kept before obox_tend deletes it; default 7 days; UINT64_MAX = that default */
 	uint64_t max_message;		/* octets; 0 = 150 MiB */
 	uint64_t cache_bytes;		/* memory for users nobody uses now; 0 = 256 MiB */
+	struct obox_cluster *cluster;	/* borrowed; NULL: journal = local, this machine alone.  Else journal = store:
+					 * see metacache/metacache.h */
 };
 int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err);
 /* Uploads what is not in the logs yet, releases all users.  All users, views and messages must be closed. */
 void obox_close(struct obox **ob);
 
+/* Did another node take over this one's users?  Then nothing is ever acknowledged here again, and the process should
+ * start anew (a new incarnation). */
+bool obox_fenced(struct obox *ob);
+/* Ends without a word to the store, as a killed process does: for tests of what others then do. Users and views must be closed. */
+void obox_abandon(struct obox **ob);
+
 /* --- users --- */
+struct obox_owner {	/* another node that serves a user */
+	char node[64];
+	char address[256];	/* as it was given there */
+	uint64_t incarnation;
+};
 /* Takes ownership of the root, creating it with an INBOX when new.  user: 1..255 bytes, no control characters, lower-cased by the caller. */
 int obox_user_open(struct obox *ob, const char *user, struct obox_user **u_r, struct err *err);
+/* The same; ERR_BUSY with o->node set: that live node has the user, and the session should go there. */
+int obox_user_locate(struct obox *ob, const char *user, struct obox_user **u_r, struct obox_owner *o, struct err *err);
+/* Hand-over: everything of the user goes to the store and the root is released, so that any node may take it.
+ * ERR_BUSY: somebody has it open here (end its sessions first).  0 also when the user is not here. */
+int obox_user_release(struct obox *ob, const char *user, struct err *err);
 void obox_user_close(struct obox_user **u);
 const char *obox_user_name(const struct obox_user *u);
 

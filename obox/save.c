@@ -3,7 +3,8 @@
  *
  *   seal       body and summary of each message: the costly part, in parallel
  *   lock       UID and modseq; save record; one journal frame for all; applied but hidden
- *   unlock     objects into the store (small ones lazily: the journal holds them too)
+ *   unlock     objects into the store (a local journal: small ones lazily, because it holds them too;
+ *              the store's journal: at the same time as its own object)
  *   wait       the journal is durable
  *   lock       shown, in UID order; views are woken
  * A failure after the journal entry is undone by an expunge record, so what
@@ -14,6 +15,8 @@
 #include "mime/mime.h"
 
 #include <inttypes.h>
+
+enum { SEND_TRIES = 2 };
 
 struct saving {
 	char *key;
@@ -99,7 +102,7 @@ struct batch {
 	struct saving *s;
 	size_t n;
 	uint32_t first;		/* UIDs first .. first + n - 1 */
-	uint64_t ticket;
+	uint64_t ticket, lsn;	/* lsn: of the first save */
 };
 
 /* Under the lock: numbers, records, one frame; hidden until batch_show. */
@@ -176,6 +179,143 @@ static int put_objects(struct batch *b, struct err *err)
 	return rc;
 }
 
+/* --- objects beside the journal: both on their way at once --- */
+
+struct sending {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	size_t flying;
+	struct objstore_op *ops;
+	struct iovec *iov;
+};
+
+static void sent(struct objstore_op *op)
+{
+	struct sending *x = op->ctx;
+
+	pthread_mutex_lock(&x->lock);
+	x->flying--;
+	pthread_cond_signal(&x->cond);
+	pthread_mutex_unlock(&x->lock);
+}
+
+static void send_objects(struct batch *b, struct sending *x)
+{
+	const void *data;
+	size_t i, len;
+
+	memset(x, 0, sizeof(*x));
+	pthread_mutex_init(&x->lock, NULL);
+	pthread_cond_init(&x->cond, NULL);
+	x->ops = mem_calloc(b->n, sizeof(*x->ops));
+	x->iov = mem_calloc(b->n, sizeof(*x->iov));
+	x->flying = b->n;
+	for (i = 0; i < b->n; i++) {
+		mobj_data(b->s[i].obj, &data, &len);
+		x->iov[i] = (struct iovec){ (void *)(uintptr_t)data, len };
+		x->ops[i] = (struct objstore_op){ .verb = OBJ_PUT, .key = b->s[i].key, .cond = OBJ_CREATE, .iov = &x->iov[i], .n_iov = 1,
+						  .done = sent, .ctx = x };
+		objstore_submit(b->u->ob->cfg.mail_store, &x->ops[i]);
+	}
+}
+
+/* Is the object that is there this one, or a tombstone (tail.c) or nothing? */
+static bool same_object(struct batch *b, size_t i)
+{
+	struct buf there = BUF_INIT(MOBJ_FIXED);
+	const void *data;
+	size_t len;
+	bool same;
+
+	mobj_data(b->s[i].obj, &data, &len);
+	same = objstore_get_range(b->u->ob->cfg.mail_store, b->s[i].key, 0, MOBJ_FIXED, &there, NULL, NULL) == 0 &&
+	       there.len == MOBJ_FIXED && len >= MOBJ_FIXED && !memcmp(there.data, data, MOBJ_FIXED);
+	buf_free(&there);
+	return same;
+}
+
+static int settle_sent(struct batch *b, size_t i, const struct objstore_op *op, struct err *err)
+{
+	struct objstore *store = b->u->ob->cfg.mail_store;
+	int rc = op->rc, tries;
+	struct err e = op->err;
+	const void *data;
+	size_t len;
+
+	mobj_data(b->s[i].obj, &data, &len);
+	for (tries = 0; rc < 0 && tries < SEND_TRIES; tries++) {
+		if (rc == ERR_EXISTS || rc == ERR_CONFLICT || rc == ERR_TIMEOUT) {
+			if (same_object(b, i))
+				return 0;
+			if (rc == ERR_EXISTS)
+				return err_set(err, ERR_FENCED, "%s: another node gave this message up", b->s[i].key);
+		} else if (!err_is_temporary(rc)) {
+			break;
+		}
+		err_clear(&e);
+		rc = objstore_put(store, b->s[i].key, data, len, OBJ_CREATE, NULL, &e);
+	}
+	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
+}
+
+static int sent_all(struct batch *b, struct sending *x, struct err *err)
+{
+	size_t i;
+	int rc = 0;
+
+	pthread_mutex_lock(&x->lock);
+	while (x->flying)
+		pthread_cond_wait(&x->cond, &x->lock);
+	pthread_mutex_unlock(&x->lock);
+	for (i = 0; i < b->n && rc == 0; i++)
+		rc = settle_sent(b, i, &x->ops[i], err);
+	pthread_cond_destroy(&x->cond);
+	pthread_mutex_destroy(&x->lock);
+	free(x->ops);
+	free(x->iov);
+	return rc;
+}
+
+static int send_and_wait(struct batch *b, struct err *err)
+{
+	struct sending x;
+	int rc;
+
+	journal_start(b->u->ob->journal, b->ticket);
+	send_objects(b, &x);
+	rc = sent_all(b, &x, err);
+	/* last, because this is what says that nobody has taken over meanwhile */
+	return rc == 0 ? user_wait(b->u, b->ticket, err) : rc;
+}
+
+static int put_and_wait(struct batch *b, struct err *err)
+{
+	int rc = put_objects(b, err);
+
+	pthread_rwlock_unlock(&b->u->ob->gate);
+	if (rc == 0)
+		return user_wait(b->u, b->ticket, err);
+	user_wait(b->u, b->ticket, NULL);	/* the journal borrows the objects until then */
+	return rc;
+}
+
+static void take_off(struct obox_user *u, uint64_t lsn, uint64_t n)
+{
+	mem_grow(&u->flying, &u->cap_flying, u->n_flying + 1, sizeof(*u->flying));
+	u->flying[u->n_flying++] = (struct flying){ lsn, n };
+}
+
+static void land(struct obox_user *u, uint64_t lsn)
+{
+	size_t i;
+
+	for (i = 0; i < u->n_flying; i++)
+		if (u->flying[i].lsn == lsn) {
+			u->flying[i] = u->flying[--u->n_flying];
+			return;
+		}
+}
+
 /* What was applied cannot be made durable: nothing more is taken for this user, and what is hidden stays so; under the lock. */
 void user_stop(struct obox_user *u)
 {
@@ -196,7 +336,7 @@ static int batch_undo(struct batch *b)
 	r.modseq = root_next_modseq(&b->u->st, b->m);
 	r.time = clock_wall_s(b->u->ob->cfg.clock);
 	if (!b->m->deleted)
-		rc = user_commit(b->u, &r, NULL, 1, &ticket, &e);
+		rc = user_commit_forced(b->u, &r, &ticket, &e);
 	if (rc < 0) {
 		log_event(LOG_WARN, "unacknowledged message stays in the log, hidden: it may appear after a restart", LF_S("user", b->u->name),
 			  LF_ERR(&e), LF_END);
@@ -212,45 +352,58 @@ void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 	seqset_remove(&m->pending, lo, hi);
 	view_mailbox_changed(m, NULL);
 	pthread_cond_broadcast(&u->visible);
+	if (u->n_late)
+		user_settle_late(u);
 	while (m->pending.n && m->pending.r[0].lo < lo && !u->broken)
 		pthread_cond_wait(&u->visible, &u->lock);
 }
 
-static int batch_run(struct batch *b, const char *mailbox, uint32_t *uidvalidity_r, struct err *err)
+static int batch_begin(struct batch *b, const char *mailbox, uint32_t *uidvalidity_r, struct err *err)
 {
 	struct obox_user *u = b->u;
-	size_t i;
 	int rc;
 
-	pthread_rwlock_rdlock(&u->ob->gate);
 	pthread_mutex_lock(&u->lock);
 	rc = user_mbox(u, mailbox, true, &b->m, err);
 	if (rc == 0)
 		rc = batch_commit(b, err);
 	if (rc == 0) {
+		b->lsn = u->st.lsn - b->n + 1;
+		take_off(u, b->lsn, b->n);
 		b->m->pins++;
 		if (uidvalidity_r)
 			*uidvalidity_r = b->m->uidvalidity;
 	}
 	pthread_mutex_unlock(&u->lock);
+	return rc;
+}
+
+static int batch_run(struct batch *b, const char *mailbox, uint32_t *uidvalidity_r, struct err *err)
+{
+	struct obox_user *u = b->u;
+	bool beside = !u->ob->journal->ops->holds_objects;
+	size_t i;
+	int rc;
+
+	if (!beside)
+		pthread_rwlock_rdlock(&u->ob->gate);
+	rc = batch_begin(b, mailbox, uidvalidity_r, err);
 	if (rc < 0) {
-		pthread_rwlock_unlock(&u->ob->gate);
+		if (!beside)
+			pthread_rwlock_unlock(&u->ob->gate);
 		return rc;
 	}
-	rc = put_objects(b, err);
-	pthread_rwlock_unlock(&u->ob->gate);
-	if (rc == 0)
-		rc = user_wait(u, b->ticket, err);
-	else
-		user_wait(u, b->ticket, NULL);	/* the journal borrows the objects until then */
+	rc = beside ? send_and_wait(b, err) : put_and_wait(b, err);
 	pthread_mutex_lock(&u->lock);
 	if (rc == 0 && b->m->deleted)
 		rc = err_set(err, ERR_NOTFOUND, "mailbox was deleted meanwhile");
 	if (rc == 0 || batch_undo(b) == 0)
 		user_show(u, b->m, b->first, b->first + (uint32_t)b->n - 1);
+	land(u, b->lsn);
 	mbox_unpin(b->m);
 	pthread_mutex_unlock(&u->lock);
-	for (i = 0; rc < 0 && i < b->n; i++)
+	/* beside the journal an object may still be on its way, and deleting what may come back is no good */
+	for (i = 0; rc < 0 && !beside && i < b->n; i++)
 		if (b->s[i].put)
 			objstore_delete(u->ob->cfg.mail_store, b->s[i].key, NULL);
 	return rc;

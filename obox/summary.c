@@ -118,7 +118,7 @@ int sum_store_full(struct obox_user *u, struct err *err)
 		pthread_mutex_unlock(&u->lock);
 		if (!key)
 			break;
-		rc = bundle_put(u->ob, key, plain.data, plain.len, true, NULL, err);
+		rc = bundle_put(u->ob, key, plain.data, plain.len, err);
 		if (rc == ERR_EXISTS)	/* an earlier attempt whose answer was lost: the name is this epoch's */
 			rc = 0;
 		sum_stored(u, at, rc == 0);

@@ -11,7 +11,7 @@
 
 #include <inttypes.h>
 
-enum { SNAP_MIN = 256 * 1024 };
+enum { SNAP_MIN = 256 * 1024, SNAP_SEGMENTS = 32, SEGMENTS_MAX = 1 << 20 };
 
 static char *segment_key(const struct obox_user *u, uint64_t seq)
 {
@@ -58,18 +58,20 @@ int user_load_mbox(struct obox_user *u, struct mbox *m, struct err *err)
 	return rc;
 }
 
-static int apply_segment(struct obox_user *u, uint64_t want_seq, struct buf *plain, struct err *err)
+/* 1 applied, 0 void: it does not follow what was read (see tail.c). */
+static int apply_segment(struct obox_user *u, uint64_t want_seq, uint64_t *epoch, struct buf *plain, struct err *err)
 {
 	struct rd r = rd_init(plain->data, plain->len);
+	uint64_t seq, its, first, count;
 	const unsigned char *prev;
-	uint64_t seq, epoch, first, count;
 	struct rec rec;
-	int rc = segment_decode_head(&r, &seq, &epoch, &first, &count, &prev, err);
+	int rc = segment_decode_head(&r, &seq, &its, &first, &count, &prev, err);
 
-	if (rc == 0 && (seq != want_seq || memcmp(prev, u->man.log_hash, 32) != 0))
-		rc = err_set(err, ERR_CORRUPT, "log segment %" PRIu64 " does not follow the one before", want_seq);
+	if (rc == 0 && (seq != want_seq || its < *epoch || memcmp(prev, u->man.log_hash, 32) != 0))
+		return 0;
 	if (rc == 0 && first != u->st.lsn + 1)
 		rc = err_set(err, ERR_CORRUPT, "log segment %" PRIu64 " begins with record %" PRIu64 ", expected %" PRIu64, seq, first, u->st.lsn + 1);
+	*epoch = its;
 	while (rc == 0) {
 		rc = rec_decode(&r, &rec);
 		if (rc < 0)
@@ -82,40 +84,95 @@ static int apply_segment(struct obox_user *u, uint64_t want_seq, struct buf *pla
 	}
 	if (rc == 0 && count != 0)
 		rc = err_set(err, ERR_CORRUPT, "log segment %" PRIu64 " has another number of records than it says", seq);
+	return rc < 0 ? rc : 1;
+}
+
+struct fetch {	/* what a root is made of: the snapshot (or none), then segments */
+	struct objstore_op *ops;
+	struct buf *sealed;
+	size_t n;
+	bool snap;
+};
+
+static void fetch_start(struct obox_user *u, const struct manifest *man, struct fetch *f)
+{
+	size_t i;
+
+	f->snap = man->snap.lsn != 0;
+	f->n = (size_t)(man->log_seq - man->snap_seq) + f->snap;
+	f->ops = mem_calloc(f->n, sizeof(*f->ops));
+	f->sealed = mem_calloc(f->n, sizeof(*f->sealed));
+	for (i = 0; i < f->n; i++) {
+		bool snap = f->snap && i == 0;
+
+		buf_init(&f->sealed[i], OBOX_BUNDLE_MAX);
+		f->ops[i].verb = OBJ_GET;
+		f->ops[i].key = snap ? root_snapshot_key(u, &man->snap) : segment_key(u, man->snap_seq + 1 + i - f->snap);
+		f->ops[i].out = &f->sealed[i];
+	}
+	obox_run_many(u->ob->cfg.index_store, f->ops, f->n);
+}
+
+/* The plain bytes of piece i, which is then given up. */
+static int fetch_take(struct obox_user *u, struct fetch *f, size_t i, struct buf *plain, unsigned char hash[32], struct err *err)
+{
+	int rc = f->ops[i].rc;
+
+	buf_clear(plain);
+	if (rc < 0)
+		err_set(err, rc, "%s: %s", f->ops[i].key, f->ops[i].err.msg);
+	else
+		rc = bundle_unseal(u->ob, f->ops[i].key, &f->sealed[i], plain, hash, err);
+	buf_free(&f->sealed[i]);
 	return rc;
 }
 
-/* Snapshot, then the segments behind it; man is the root as it was found. */
+static void fetch_end(struct fetch *f)
+{
+	size_t i;
+
+	for (i = 0; i < f->n; i++) {
+		buf_free(&f->sealed[i]);
+		free((char *)(uintptr_t)f->ops[i].key);
+	}
+	free(f->ops);
+	free(f->sealed);
+}
+
+/* Snapshot, then the segments behind it, all fetched at once. */
 int user_load(struct obox_user *u, const struct manifest *man, struct err *err)
 {
 	struct buf plain = BUF_INIT(OBOX_BUNDLE_MAX);
 	unsigned char hash[32];
-	uint64_t seq;
-	char *key;
+	uint64_t epoch = 0;
+	struct fetch f;
+	size_t i;
 	int rc = 0;
 
-	if (man->snap.lsn) {
-		key = root_snapshot_key(u, &man->snap);
-		rc = bundle_get(u->ob, key, &plain, hash, err);
+	if (man->log_seq < man->snap_seq || man->log_seq - man->snap_seq > SEGMENTS_MAX)
+		return err_set(err, ERR_CORRUPT, "root of %s names impossible segments", u->name);
+	fetch_start(u, man, &f);
+	if (f.snap) {
+		rc = fetch_take(u, &f, 0, &plain, hash, err);
 		if (rc == 0 && memcmp(hash, man->snap.hash, sizeof(hash)) != 0)
-			rc = err_set(err, ERR_CORRUPT, "%s: not the snapshot that the root names", key);
+			rc = err_set(err, ERR_CORRUPT, "%s: not the snapshot that the root names", f.ops[0].key);
 		if (rc == 0)
 			rc = root_decode(&u->st, plain.data, plain.len, err);
-		free(key);
 	}
 	memcpy(u->man.log_hash, man->snap_hash_of_log, 32);
-	for (seq = man->snap_seq + 1; rc == 0 && seq <= man->log_seq; seq++) {
-		key = segment_key(u, seq);
-		buf_clear(&plain);
-		rc = bundle_get(u->ob, key, &plain, hash, err);
+	for (i = f.snap; rc == 0 && i < f.n; i++) {
+		rc = fetch_take(u, &f, i, &plain, hash, err);
 		if (rc == 0)
-			rc = apply_segment(u, seq, &plain, err);
-		memcpy(u->man.log_hash, hash, 32);
-		u->tail_bytes_since_snap += plain.len;
-		free(key);
+			rc = apply_segment(u, man->snap_seq + 1 + i - f.snap, &epoch, &plain, err);
+		if (rc == 1) {
+			memcpy(u->man.log_hash, hash, 32);
+			u->tail_bytes_since_snap += plain.len;
+			rc = 0;
+		}
 	}
-	if (rc == 0 && u->st.lsn != man->log_lsn)
+	if (rc == 0 && (u->st.lsn != man->log_lsn || memcmp(u->man.log_hash, man->log_hash, 32) != 0))
 		rc = err_set(err, ERR_CORRUPT, "log of %s ends with record %" PRIu64 ", root says %" PRIu64, u->name, u->st.lsn, man->log_lsn);
+	fetch_end(&f);
 	buf_free(&plain);
 	return rc;
 }
@@ -128,7 +185,7 @@ static void obsolete(struct upload *up, char *key)
 	up->obsolete[up->n_obsolete++] = key;
 }
 
-struct pending_put { char *key; struct buf plain; struct mbox *m; size_t block; bool is_block; };
+struct pending_put { char *key; struct buf plain; struct mbox *m; size_t block; bool is_block, is_segment; };
 
 struct snapshot_work {
 	struct pending_put *puts;
@@ -138,7 +195,7 @@ struct snapshot_work {
 static struct buf *add_put(struct snapshot_work *w, char *key)
 {
 	mem_grow(&w->puts, &w->cap, w->n + 1, sizeof(*w->puts));
-	w->puts[w->n] = (struct pending_put){ key, BUF_INIT(OBOX_BUNDLE_MAX), NULL, 0, false };
+	w->puts[w->n] = (struct pending_put){ key, BUF_INIT(OBOX_BUNDLE_MAX), NULL, 0, false, false };
 	return &w->puts[w->n++].plain;
 }
 
@@ -161,7 +218,8 @@ static void snapshot_encode(struct obox_user *u, struct upload *up, struct snaps
 
 		if (!m->loaded || !m->dirty)
 			continue;
-		if (m->snap.lsn)
+		/* not when an attempt that failed had this very name */
+		if (m->snap.lsn && (m->snap.lsn != s->lsn || m->snap.epoch != u->man.epoch))
 			obsolete(up, mbox_key(u, &m->guid, &m->snap));
 		m->snap.lsn = s->lsn;
 		m->snap.epoch = u->man.epoch;
@@ -181,58 +239,107 @@ static void snapshot_encode(struct obox_user *u, struct upload *up, struct snaps
 	up->man.snap_bytes = b->len;
 }
 
-static int snapshot_put(struct obox_user *u, struct snapshot_work *w, struct err *err)
+/* --- segments --- */
+
+/* How much of the tail may go: not behind a save whose object is not stored (nobody could say later that it
+ * was not acknowledged), and what was begun for this slot goes first. */
+static uint64_t upload_cut(const struct obox_user *u, size_t *len_r)
 {
+	struct rd r = rd_init(u->tail.data, u->tail.len);
+	uint64_t stop = u->st.lsn, lsn;
+	size_t i, len;
+
+	if (u->started.lsn) {
+		*len_r = u->started.len;
+		return u->started.lsn;
+	}
+	for (i = 0; i < u->n_flying; i++)
+		if (u->flying[i].lsn <= stop)
+			stop = u->flying[i].lsn - 1;
+	*len_r = u->tail.len;
+	if (stop == u->st.lsn)
+		return stop;
+	for (lsn = u->man.log_lsn; lsn < stop; lsn++)
+		rd_blob(&r, &len);
+	*len_r = (size_t)(r.p - u->tail.data);
+	return stop;
+}
+
+static void segment_encode(struct obox_user *u, struct upload *up, uint64_t lsn, size_t len, struct buf *out)
+{
+	segment_encode_head(u->man.log_seq + 1, u->man.epoch, u->man.log_lsn + 1, lsn - u->man.log_lsn, u->man.log_hash, out);
+	buf_add(out, u->tail.data, len);
+	u->started = (struct started){ len, lsn };
+	up->tail_len = len;
+	up->man.log_seq = u->man.log_seq + 1;
+	up->man.log_lsn = lsn;
+	crypto_generichash(up->man.log_hash, 32, out->data, out->len, NULL, 0);
+}
+
+/* A name that exists is ours when it holds these bytes; otherwise somebody else writes this log. */
+static int segment_check(struct obox *ob, const char *key, const unsigned char hash[32], struct err *err)
+{
+	struct buf there = BUF_INIT(OBOX_BUNDLE_MAX);
+	unsigned char other[32];
+	int rc = bundle_get(ob, key, &there, other, err);
+
+	if (rc == 0 && memcmp(hash, other, 32) != 0)
+		rc = err_set(err, ERR_FENCED, "%s was written by another node: this one is no longer the owner", key);
+	buf_free(&there);
+	return rc;
+}
+
+/* --- putting --- */
+
+static int put_result(struct obox_user *u, struct pending_put *p, const struct objstore_op *op, const struct upload *up, struct err *err)
+{
+	int rc = op->rc;
+
+	if (rc == ERR_EXISTS && p->is_segment)
+		return segment_check(u->ob, p->key, up->man.log_hash, err);
+	if (rc == ERR_EXISTS)	/* same epoch, same record: an earlier attempt of ours */
+		return 0;
+	return rc < 0 ? err_set(err, rc, "%s: %s", p->key, op->err.msg) : 0;
+}
+
+/* All of them at once. */
+static int put_all(struct obox_user *u, struct snapshot_work *w, const struct upload *up, struct err *err)
+{
+	struct objstore_op *ops = mem_calloc(w->n, sizeof(*ops));
+	struct buf *sealed = mem_calloc(w->n, sizeof(*sealed));
+	struct iovec *iov = mem_calloc(w->n, sizeof(*iov));
 	size_t i;
-	int rc = 0;
+	int rc = 0, r;
 
-	for (i = 0; i < w->n; i++) {
+	for (i = 0; i < w->n && rc == 0; i++) {
+		buf_init(&sealed[i], OBOX_BUNDLE_MAX);
+		rc = bundle_seal(u->ob, w->puts[i].key, w->puts[i].plain.data, w->puts[i].plain.len, &sealed[i], err);
+		iov[i] = (struct iovec){ sealed[i].data, sealed[i].len };
+		ops[i] = (struct objstore_op){ .verb = OBJ_PUT, .key = w->puts[i].key, .cond = OBJ_CREATE, .iov = &iov[i], .n_iov = 1, .lazy = true };
+	}
+	if (rc == 0)
+		obox_run_many(u->ob->cfg.index_store, ops, w->n);
+	for (i = 0, r = rc; i < w->n; i++) {
 		struct pending_put *p = &w->puts[i];
+		int one = r < 0 ? r : put_result(u, p, &ops[i], up, err);
 
-		if (rc == 0)
-			rc = bundle_put(u->ob, p->key, p->plain.data, p->plain.len, true, NULL, err);
-		if (rc == ERR_EXISTS)	/* same epoch, same record: an earlier attempt of ours */
-			rc = 0;
-		if (rc < 0 && p->m) {
+		if (one < 0 && (rc == 0 || one == ERR_FENCED))
+			rc = one;
+		if (one < 0 && p->m) {
 			pthread_mutex_lock(&u->lock);
 			p->m->dirty = true;
 			pthread_mutex_unlock(&u->lock);
 		}
 		if (p->is_block)
-			sum_stored(u, p->block, rc == 0);
+			sum_stored(u, p->block, one == 0);
 		buf_free(&p->plain);
+		buf_free(&sealed[i]);
 		free(p->key);
 	}
 	free(w->puts);
-	return rc;
-}
-
-/* --- segments --- */
-
-static void segment_encode(struct obox_user *u, struct upload *up, struct buf *out)
-{
-	segment_encode_head(u->man.log_seq + 1, u->man.epoch, u->man.log_lsn + 1, u->st.lsn - u->man.log_lsn, u->man.log_hash, out);
-	buf_add(out, u->tail.data, u->tail.len);
-	up->tail_len = u->tail.len;
-	up->man.log_seq = u->man.log_seq + 1;
-	up->man.log_lsn = u->st.lsn;
-	crypto_generichash(up->man.log_hash, 32, out->data, out->len, NULL, 0);
-}
-
-/* A name that exists is ours when it holds these bytes; otherwise somebody else writes this log. */
-static int segment_put(struct obox *ob, const char *key, const struct buf *plain, const unsigned char hash[32], struct err *err)
-{
-	struct buf there = BUF_INIT(OBOX_BUNDLE_MAX);
-	unsigned char other[32];
-	int rc = bundle_put(ob, key, plain->data, plain->len, true, NULL, err);
-
-	if (rc != ERR_EXISTS)
-		return rc;
-	err_clear(err);
-	rc = bundle_get(ob, key, &there, other, err);
-	if (rc == 0 && memcmp(hash, other, 32) != 0)
-		rc = err_set(err, ERR_FENCED, "%s was written by another node: this one is no longer the owner", key);
-	buf_free(&there);
+	free(ops);
+	free(sealed);
+	free(iov);
 	return rc;
 }
 
@@ -251,94 +358,152 @@ void upload_abandon(struct upload *up)
 	upload_release(up);
 }
 
-static void stop_user(struct obox_user *u)
+static void stop_user(struct obox_user *u, const struct err *err)
 {
+	log_event(LOG_ERROR, "another node took this user: nothing more is acknowledged here", LF_S("user", u->name), LF_ERR(err), LF_END);
 	pthread_mutex_lock(&u->lock);
+	u->lost = true;
 	user_stop(u);
 	pthread_mutex_unlock(&u->lock);
+}
+
+/* Under both locks: what goes, as bytes. */
+static int upload_encode(struct obox_user *u, bool force_snapshot, struct upload *up, struct snapshot_work *w, struct err *err)
+{
+	struct buf *seg;
+	uint64_t lsn;
+	size_t len;
+	bool snap;
+
+	if (u->broken)
+		return err_set(err, ERR_FENCED, "user %s: an earlier error stopped writing", u->name);
+	lsn = upload_cut(u, &len);
+	snap = force_snapshot || u->tail.len + u->tail_bytes_since_snap > SNAP_MIN + u->man.snap_bytes / 2 ||
+	       u->man.log_seq - u->man.snap_seq >= SNAP_SEGMENTS;
+	if (lsn > u->man.log_lsn) {
+		seg = add_put(w, segment_key(u, u->man.log_seq + 1));
+		w->puts[w->n - 1].is_segment = true;
+		segment_encode(u, up, lsn, len, seg);
+		up->any = true;
+	}
+	if (snap && lsn == u->st.lsn && u->st.lsn > u->man.snap.lsn) {
+		snapshot_encode(u, up, w);
+		up->man.snap_seq = up->man.log_seq;
+		memcpy(up->man.snap_hash_of_log, up->man.log_hash, 32);
+		up->any = true;
+	}
+	if (up->release && lsn != u->st.lsn)
+		return err_set(err, ERR_BUSY, "user %s: records are left", u->name);
+	return 0;
 }
 
 int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struct upload *up, struct err *err)
 {
 	struct snapshot_work w = { NULL, 0, 0 };
-	struct buf seg = BUF_INIT(OBOX_BUNDLE_MAX);
-	bool snap;
-	char *key;
-	int rc;
+	int rc, rc2;
 
 	memset(up, 0, sizeof(*up));
 	up->u = u;
+	up->release = release;
 	pthread_mutex_lock(&u->upload_lock);
 	rc = sum_store_full(u, err);
 	pthread_mutex_lock(&u->lock);
-	snap = force_snapshot || u->tail.len + u->tail_bytes_since_snap > SNAP_MIN + u->man.snap_bytes / 2;
 	up->man = u->man;
-	if (rc == 0 && u->broken)
-		rc = err_set(err, ERR_FENCED, "user %s: an earlier error stopped writing", u->name);
-	if (rc == 0 && u->st.lsn > u->man.log_lsn) {
-		segment_encode(u, up, &seg);
-		up->any = true;
-	}
-	if (rc == 0 && snap && u->st.lsn > u->man.snap.lsn) {
-		snapshot_encode(u, up, &w);
-		up->man.snap_seq = up->man.log_seq;
-		memcpy(up->man.snap_hash_of_log, up->man.log_hash, 32);
-		up->any = true;
-	}
+	up->any = u->limbo;
+	if (rc == 0)
+		rc = upload_encode(u, force_snapshot, up, &w, err);
 	if (release) {
 		up->man.incarnation = 0;
 		up->any = true;
 	}
 	pthread_mutex_unlock(&u->lock);
-	if (rc == 0 && seg.len) {
-		key = segment_key(u, up->man.log_seq);
-		rc = segment_put(u->ob, key, &seg, up->man.log_hash, err);
-		free(key);
-		if (rc == ERR_FENCED)
-			stop_user(u);
-	}
-	buf_free(&seg);
 	if (w.n) {
-		int rc2 = snapshot_put(u, &w, err);
-
+		rc2 = put_all(u, &w, up, err);
 		rc = rc < 0 ? rc : rc2;
+		if (rc2 == ERR_FENCED)
+			stop_user(u, err);
 	}
 	if (rc < 0)
 		upload_abandon(up);
 	return rc;
 }
 
+/* Is what is there an earlier write of ours, whose answer was lost?  1: then *etag is its; 0 somebody else's, <0 not known. */
+static int own_earlier_root(struct obox_user *u, char etag[OBJ_ETAG_MAX], struct err *err)
+{
+	struct manifest man;
+	char now[OBJ_ETAG_MAX];
+	int rc = root_get(u->ob, u->prefix, &man, now, err);
+
+	if (rc < 0)
+		return rc;
+	if (rc == 0 || man.epoch != u->man.epoch || strcmp(man.node, u->man.node) != 0 ||
+	    (man.incarnation && man.incarnation != u->man.incarnation))
+		return 0;
+	memcpy(etag, now, sizeof(now));
+	return 1;
+}
+
+static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err)
+{
+	struct obox_user *u = up->u;
+	struct err e = ERR_INIT;
+	int rc, own, i;
+
+	for (i = 0; i < 3; i++) {
+		err_clear(&e);
+		rc = root_put(u->ob, u->prefix, &up->man, etag, &e);
+		if (rc != ERR_CONFLICT)
+			break;
+		err_clear(&e);
+		own = own_earlier_root(u, etag, &e);
+		if (own == 0)
+			break;
+		rc = own < 0 ? own : ERR_BUSY;
+	}
+	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
+}
+
+static void took(struct upload *up, const char *etag)
+{
+	struct obox_user *u = up->u;
+
+	pthread_mutex_lock(&u->lock);
+	memcpy(u->etag, etag, sizeof(u->etag));
+	if (up->man.snap.lsn != u->man.snap.lsn)
+		u->tail_bytes_since_snap = 0;
+	else
+		u->tail_bytes_since_snap += up->tail_len;
+	u->man = up->man;
+	u->limbo = false;
+	u->started = (struct started){ 0, 0 };
+	u->dirty_us = clock_mono_us(u->ob->cfg.clock);
+	buf_consume(&u->tail, up->tail_len);
+	pthread_mutex_unlock(&u->lock);
+}
+
 int upload_commit(struct upload *up, struct err *err)
 {
 	struct obox_user *u = up->u;
-	struct buf root = BUF_INIT(8192);
-	char *key = user_key(u, "root"), etag[OBJ_ETAG_MAX];
-	size_t i;
-	int rc;
+	char etag[OBJ_ETAG_MAX];
+	struct err e = ERR_INIT;
+	int rc = 0;
 
 	memcpy(etag, u->etag, sizeof(etag));
-	rc = up->any ? manifest_encode(&up->man, u->ob->cfg.keys, key, &root, err) : 0;
-	if (rc == 0 && up->any)
-		rc = objstore_put(u->ob->cfg.index_store, key, root.data, root.len, OBJ_MATCH, etag, err);
-	if (rc == ERR_CONFLICT) {
-		stop_user(u);
-		log_event(LOG_ERROR, "another node took this user: nothing more is acknowledged here", LF_S("user", u->name), LF_ERR(err), LF_END);
+	if (up->any) {
+		if (up->release) {	/* until the answer is here, root may already be anybody's */
+			pthread_mutex_lock(&u->lock);
+			u->limbo = true;
+			pthread_mutex_unlock(&u->lock);
+		}
+		rc = swap_root(up, etag, &e);
+		if (rc == ERR_CONFLICT)
+			stop_user(u, &e);
+		if (rc == 0) {
+			took(up, etag);
+			objstore_delete_many(u->ob->cfg.index_store, (const char *const *)up->obsolete, up->n_obsolete, NULL);
+		}
 	}
-	if (rc == 0 && up->any) {
-		pthread_mutex_lock(&u->lock);
-		memcpy(u->etag, etag, sizeof(etag));
-		if (up->man.snap.lsn != u->man.snap.lsn)
-			u->tail_bytes_since_snap = 0;
-		else
-			u->tail_bytes_since_snap += up->tail_len;
-		u->man = up->man;
-		buf_consume(&u->tail, up->tail_len);
-		pthread_mutex_unlock(&u->lock);
-		for (i = 0; i < up->n_obsolete; i++)
-			objstore_delete(u->ob->cfg.index_store, up->obsolete[i], NULL);
-	}
-	buf_free(&root);
-	free(key);
 	upload_release(up);
-	return rc;
+	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
 }

@@ -1,19 +1,11 @@
 /* One user's root on this node: ownership, the commit of records, names. */
 #include "obox/obox-private.h"
 
-#include "base/b64.h"
-#include "base/io.h"
 #include "base/log.h"
 #include "mime/mime.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <strings.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-enum { OWNER_WAIT_MS = 5000, OWNER_POLL_MS = 50 };
 
 char *obox_user_prefix(const char *prefix, const char *user)
 {
@@ -110,7 +102,7 @@ static int apply_all(struct obox_user *u, const struct rec *r, size_t n, struct 
 	return err_set(err, rc, "%s", e.msg);
 }
 
-int user_commit(struct obox_user *u, const struct rec *r, const struct journal_object *objs, size_t n, uint64_t *ticket_r, struct err *err)
+static int commit(struct obox_user *u, const struct rec *r, const struct journal_object *objs, size_t n, bool force, uint64_t *ticket_r, struct err *err)
 {
 	struct journal_entry one, *e = n == 1 ? &one : mem_calloc(n, sizeof(*e));
 	size_t before = u->tail.len, i;
@@ -121,6 +113,12 @@ int user_commit(struct obox_user *u, const struct rec *r, const struct journal_o
 		rc = err_set(err, ERR_FENCED, "user %s: an earlier error stopped writing", u->name);
 		goto out;
 	}
+	if (u->limbo) {
+		rc = err_set(err, ERR_UNAVAILABLE, "user %s: the store did not say whose it is; it is asked again", u->name);
+		goto out;
+	}
+	if (!before)
+		u->dirty_us = clock_mono_us(u->ob->cfg.clock);
 	for (i = 0; i < n; i++)
 		rec_encode(&r[i], &u->tail);
 	if (u->tail.failed) {
@@ -139,7 +137,7 @@ int user_commit(struct obox_user *u, const struct rec *r, const struct journal_o
 		if (objs)
 			e[i].object = objs[i];
 	}
-	rc = journal_append(u->ob->journal, e, n, ticket_r, err);
+	rc = (force ? journal_append_forced : journal_append)(u->ob->journal, e, n, ticket_r, err);
 	if (rc < 0) {
 		buf_truncate(&u->tail, before);
 		goto out;
@@ -151,150 +149,49 @@ out:
 	return rc;
 }
 
+int user_commit(struct obox_user *u, const struct rec *r, const struct journal_object *objs, size_t n, uint64_t *ticket_r, struct err *err)
+{
+	return commit(u, r, objs, n, false, ticket_r, err);
+}
+
+int user_commit_forced(struct obox_user *u, const struct rec *r, uint64_t *ticket_r, struct err *err)
+{
+	return commit(u, r, NULL, 1, true, ticket_r, err);
+}
+
 int user_wait(struct obox_user *u, uint64_t ticket, struct err *err)
 {
 	return journal_wait(u->ob->journal, ticket, err);
 }
 
-/* --- ownership --- */
+/* --- what became durable late --- */
 
-/* Does a living process hold that node's lock file?  Its journal is replayed when not. */
-static int settle_owner(struct obox *ob, const char *node, bool *alive_r, struct err *err)
+void user_late(struct obox_user *u, uint64_t ticket, const struct obox_guid *g, uint32_t lo, uint32_t hi)
 {
-	char *dir = mem_printf("%s/nodes/%s", ob->state_dir, node), *path = mem_printf("%s/lock", dir);
-	int fd = open(path, O_RDWR | O_CLOEXEC), rc = 0;
-
-	*alive_r = false;
-	if (fd < 0 && errno != ENOENT)
-		rc = err_errno(err, "open", path);
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
-		*alive_r = true;
-	else if (fd >= 0)
-		rc = obox_recover(ob, dir, err);
-	io_close(&fd);
-	free(path);
-	free(dir);
-	return rc;
+	mem_grow(&u->late, &u->cap_late, u->n_late + 1, sizeof(*u->late));
+	u->late[u->n_late++] = (struct late){ ticket, *g, lo, hi };
 }
 
-static int put_root(struct obox_user *u, const struct manifest *man, enum objstore_cond cond, struct err *err)
+void user_settle_late(struct obox_user *u)
 {
-	struct buf b = BUF_INIT(8192);
-	char *key = user_key(u, "root");
-	int rc = manifest_encode(man, u->ob->cfg.keys, key, &b, err);
+	struct late done;
+	struct mbox *m;
+	size_t i;
 
-	if (rc == 0)
-		rc = objstore_put(u->ob->cfg.index_store, key, b.data, b.len, cond, u->etag, err);
-	buf_free(&b);
-	free(key);
-	return rc;
-}
-
-/* 1 with the root and its etag in u, 0 absent. */
-static int get_root(struct obox_user *u, struct manifest *man, struct err *err)
-{
-	struct buf b = BUF_INIT(8192);
-	char *key = user_key(u, "root");
-	struct err e = ERR_INIT;
-	int rc = objstore_get(u->ob->cfg.index_store, key, &b, u->etag, &e);
-
-	if (rc == 0)
-		rc = manifest_decode(man, u->ob->cfg.keys, key, b.data, b.len, &e);
-	buf_free(&b);
-	free(key);
-	if (rc == ERR_NOTFOUND)
-		return 0;
-	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 1;
-}
-
-static void own(struct obox_user *u, struct manifest *man)
-{
-	man->epoch++;
-	snprintf(man->node, sizeof(man->node), "%s", u->ob->node);
-	man->incarnation = u->ob->incarnation;
-}
-
-/* One try: 1 owned (man is the root as found, u->man as it is now), 0 try again, <0. */
-static int try_own(struct obox_user *u, struct manifest *man, struct err *err)
-{
-	bool alive = false;
-	int rc = get_root(u, man, err);
-
-	if (rc < 0)
-		return rc;
-	if (rc == 0) {
-		memset(man, 0, sizeof(*man));
-		u->man = *man;
-		own(u, &u->man);
-		rc = put_root(u, &u->man, OBJ_CREATE, NULL);
-		if (rc == 0)
-			return 1;
-		return rc == ERR_EXISTS ? 0 : err_set(err, rc, "cannot create the root of %s: %s", u->name, err_code_name(rc));
+	for (i = 0; i < u->n_late;) {
+		if (!journal_done(u->ob->journal, u->late[i].ticket)) {
+			i++;
+			continue;
+		}
+		done = u->late[i];
+		u->late[i] = u->late[--u->n_late];
+		m = root_by_guid(&u->st, &done.guid);
+		if (!m)
+			continue;
+		seqset_remove(&m->pending, done.lo, done.hi);
+		view_mailbox_changed(m, NULL);
+		pthread_cond_broadcast(&u->visible);
 	}
-	if (man->incarnation && man->incarnation != u->ob->incarnation && strcmp(man->node, u->ob->node) != 0) {
-		struct manifest again;
-
-		rc = settle_owner(u->ob, man->node, &alive, err);
-		if (rc < 0)
-			return rc;
-		if (alive)
-			return 0;
-		rc = get_root(u, &again, err);	/* the replay may have moved it */
-		if (rc != 1 || again.log_seq != man->log_seq || again.incarnation != man->incarnation)
-			return rc < 0 ? rc : 0;
-	}
-	u->man = *man;
-	own(u, &u->man);
-	rc = put_root(u, &u->man, OBJ_MATCH, err);
-	if (rc == ERR_CONFLICT) {
-		err_clear(err);
-		return 0;
-	}
-	return rc < 0 ? rc : 1;
-}
-
-static int first_mailbox(struct obox_user *u, struct err *err)
-{
-	struct rec r = { .type = REC_MBOX_CREATE, .name = "INBOX" };
-	uint64_t ticket;
-	int rc;
-
-	if (root_by_name(&u->st, "INBOX"))
-		return 0;
-	randombytes_buf(r.guid.b, sizeof(r.guid.b));
-	r.uidvalidity = (uint32_t)clock_wall_s(u->ob->cfg.clock);
-	if (r.uidvalidity <= u->st.last_uidvalidity)
-		r.uidvalidity = u->st.last_uidvalidity + 1;
-	r.modseq = u->st.epoch << 32 | 1;
-	pthread_mutex_lock(&u->lock);
-	rc = user_commit(u, &r, NULL, 1, &ticket, err);
-	pthread_mutex_unlock(&u->lock);
-	return rc == 0 ? user_wait(u, ticket, err) : rc;
-}
-
-int user_activate(struct obox_user *u, struct err *err)
-{
-	int64_t end = clock_mono_us(&clock_system) + OWNER_WAIT_MS * 1000LL;
-	struct manifest man;
-	int rc;
-
-	for (;;) {
-		rc = try_own(u, &man, err);
-		if (rc != 0)
-			break;
-		if (clock_mono_us(&clock_system) > end)
-			return err_set(err, ERR_BUSY, "user %s is served by node %s", u->name, man.node);
-		usleep(OWNER_POLL_MS * 1000);
-	}
-	if (rc < 0)
-		return rc;
-	rc = user_load(u, &man, err);
-	if (rc < 0)
-		return rc;
-	/* man's chain hash came from the root; loading proved it when there were segments */
-	memcpy(u->man.log_hash, man.log_hash, sizeof(man.log_hash));
-	u->st.epoch = u->man.epoch;
-	return first_mailbox(u, err);
 }
 
 /* --- the table of users --- */
@@ -318,6 +215,8 @@ void user_destroy(struct obox_user *u)
 {
 	root_release(&u->st);
 	buf_free(&u->tail);
+	free(u->flying);
+	free(u->late);
 	pthread_cond_destroy(&u->visible);
 	pthread_mutex_destroy(&u->upload_lock);
 	pthread_mutex_destroy(&u->lock);
@@ -338,27 +237,28 @@ static int check_name(const char *user, struct err *err)
 	return 0;
 }
 
-int obox_user_open(struct obox *ob, const char *user, struct obox_user **u_r, struct err *err)
+/* The user in memory, with a reference, or NULL; ob->lock is held and may be released meanwhile. */
+static struct obox_user *find_open(struct obox *ob, const char *user)
 {
 	struct obox_user *u;
-	int rc = check_name(user, err);
 
-	*u_r = NULL;
-	if (rc < 0)
-		return rc;
-	pthread_mutex_lock(&ob->lock);
 	while ((u = hmap_gets(&ob->users, user)) != NULL && u->phase != USER_OPEN)
 		pthread_cond_wait(&ob->cond, &ob->lock);
-	if (u) {
+	if (u)
 		u->refs++;
-		pthread_mutex_unlock(&ob->lock);
-		*u_r = u;
-		return 0;
-	}
-	u = user_new(ob, user);
-	hmap_put(&ob->users, u->name, strlen(u->name), u);
-	pthread_mutex_unlock(&ob->lock);
-	rc = user_activate(u, err);
+	return u;
+}
+
+static int open_new(struct obox *ob, struct obox_user *u, struct obox_owner *o, struct err *err)
+{
+	const struct obox_cluster *c = ob->cfg.cluster;
+	int rc = 0;
+
+	/* nothing would come of it but a queue of those who wait */
+	if (c && !c->ops->serving(ob->cfg.cluster))
+		rc = err_set(err, c->ops->fenced(ob->cfg.cluster) ? ERR_FENCED : ERR_UNAVAILABLE, "user %s: the store cannot be used now", u->name);
+	if (rc == 0)
+		rc = user_activate(u, o, err);
 	pthread_mutex_lock(&ob->lock);
 	if (rc == 0) {
 		u->phase = USER_OPEN;
@@ -368,13 +268,54 @@ int obox_user_open(struct obox *ob, const char *user, struct obox_user **u_r, st
 	}
 	pthread_cond_broadcast(&ob->cond);
 	pthread_mutex_unlock(&ob->lock);
-	if (rc < 0) {
-		log_event(LOG_ERROR, "user cannot be opened", LF_S("user", user), LF_ERR(err), LF_END);
+	if (rc < 0 && !(rc == ERR_BUSY && o->node[0]))
+		log_event(LOG_ERROR, "user cannot be opened", LF_S("user", u->name), LF_ERR(err), LF_END);
+	if (rc < 0)
 		user_destroy(u);
+	return rc;
+}
+
+int obox_user_locate(struct obox *ob, const char *user, struct obox_user **u_r, struct obox_owner *o, struct err *err)
+{
+	struct obox_user *u;
+	int rc = check_name(user, err);
+
+	*u_r = NULL;
+	memset(o, 0, sizeof(*o));
+	if (rc < 0)
 		return rc;
+	pthread_mutex_lock(&ob->lock);
+	u = find_open(ob, user);
+	if (u && u->lost) {	/* what is in memory is of the past */
+		u->refs--;
+		pthread_mutex_unlock(&ob->lock);
+		obox_evict_user(ob, user);
+		pthread_mutex_lock(&ob->lock);
+		u = find_open(ob, user);
+		if (u && u->lost) {
+			u->refs--;
+			pthread_mutex_unlock(&ob->lock);
+			return err_set(err, ERR_BUSY, "user %s went to another node: sessions here have to end first", user);
+		}
 	}
-	*u_r = u;
-	return 0;
+	if (!u) {
+		u = user_new(ob, user);
+		hmap_put(&ob->users, u->name, strlen(u->name), u);
+		pthread_mutex_unlock(&ob->lock);
+		rc = open_new(ob, u, o, err);
+	} else {
+		pthread_mutex_unlock(&ob->lock);
+	}
+	if (rc == 0)
+		*u_r = u;
+	return rc;
+}
+
+int obox_user_open(struct obox *ob, const char *user, struct obox_user **u_r, struct err *err)
+{
+	struct obox_owner o;
+
+	return obox_user_locate(ob, user, u_r, &o, err);
 }
 
 void obox_user_close(struct obox_user **up)

@@ -7,6 +7,7 @@ include tests/objstore/local.mk
 include tests/fscache/local.mk
 include tests/crypt/local.mk
 include tests/obox/local.mk
+include tests/metacache/local.mk
 include tests/imap/local.mk
 include tests/pop3/local.mk
 include tests/lmtp/local.mk

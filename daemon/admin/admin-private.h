@@ -51,6 +51,8 @@ int admin_user_flush(struct admin *a, struct err *err);
 int admin_user_expunged(struct admin *a, struct err *err);
 int admin_user_undelete(struct admin *a, struct err *err);
 int admin_users(struct admin *a, struct err *err);
+int admin_cache_status(struct admin *a, struct err *err);
+int admin_cache_clean(struct admin *a, struct err *err);
 int admin_dump(struct admin *a, struct err *err);
 int admin_who(struct admin *a, struct err *err);
 int admin_ping(struct admin *a, struct err *err);

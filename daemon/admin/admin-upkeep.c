@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "fscache/fscache.h"
 
 #include <inttypes.h>
 
@@ -166,8 +167,14 @@ int admin_dump(struct admin *a, struct err *err)
 
 static void one_session(void *ctx, const struct conn *c, int64_t since)
 {
-	admin_line(ctx, json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "session", c->id, "protocol", c->ops->name, "user", c->user ? c->user : "",
-				  "peer", c->peer, "tls", c->tls, "since", (json_int_t)since));
+	json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "session", c->id, "protocol", c->ops->name, "user", c->user ? c->user : "",
+				 "peer", c->peer, "tls", c->tls, "since", (json_int_t)since);
+
+	if (c->to_node)
+		json_object_set_new(line, "to", json_string(c->to_node));
+	if (c->from_node)
+		json_object_set_new(line, "from", json_string(c->from_node));
+	admin_line(ctx, line);
 }
 
 int admin_who(struct admin *a, struct err *err)
@@ -182,4 +189,39 @@ int admin_ping(struct admin *a, struct err *err)
 {
 	admin_done(a, json_pack("{s:s}", "version", a->c->env->version ? a->c->env->version : ""));
 	return 0;
+}
+
+/* --- the cache on disk --- */
+
+static json_t *cache_line(const struct fscache_stats *st)
+{
+	return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "cache", 1, "bytes_max", (json_int_t)st->bytes_max,
+			 "bytes_used", (json_int_t)st->bytes_used, "bytes_disk", (json_int_t)st->bytes_disk, "blocks", (json_int_t)st->blocks,
+			 "users", (json_int_t)st->owners, "hits", (json_int_t)st->hits, "partial", (json_int_t)st->partial, "misses", (json_int_t)st->misses,
+			 "hit_bytes", (json_int_t)st->hit_bytes, "fetched_bytes", (json_int_t)st->fetched_bytes, "fetches", (json_int_t)st->fetches,
+			 "admitted", (json_int_t)st->admitted, "refused", (json_int_t)st->refused, "evicted", (json_int_t)st->evicted,
+			 "corrupt", (json_int_t)st->corrupt, "io_errors", (json_int_t)st->io_errors, "degraded", st->degraded);
+}
+
+int admin_cache_status(struct admin *a, struct err *err)
+{
+	struct fscache_stats st;
+
+	if (a->c->env->fscache) {
+		fscache_stats(a->c->env->fscache, &st);
+		admin_line(a, cache_line(&st));
+	} else {
+		admin_line(a, json_pack("{s:b}", "cache", 0));
+	}
+	admin_done(a, NULL);
+	return 0;
+}
+
+int admin_cache_clean(struct admin *a, struct err *err)
+{
+	int rc = a->c->env->fscache ? fscache_clean(a->c->env->fscache, err) : 0;
+
+	if (rc == 0)
+		admin_done(a, NULL);
+	return rc;
 }

@@ -31,6 +31,8 @@ static const struct {
 	{ "users", admin_users, false, false },
 	{ "dump", admin_dump, false, false },
 	{ "who", admin_who, false, false },
+	{ "cache.status", admin_cache_status, false, false },
+	{ "cache.clean", admin_cache_clean, false, false },
 	{ "ping", admin_ping, false, false },
 };
 

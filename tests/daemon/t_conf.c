@@ -128,10 +128,14 @@ static void all_mistakes_are_told_at_once(void **state)
 static void listeners_are_checked(void **state)
 {
 	assert_complaints("listen imap { address = {127.0.0.1, \"::1\"} port = 1143 }\nlisten lmtp { address = lmtp.sock }\n", "");
-	assert_complaints("\nlisten imapx { port = 1 }\n", "F:2: listen imapx: say protocol = imap, imaps, pop3, pop3s or lmtp (did you mean \"imap\"?)\n");
+	assert_complaints("\nlisten imapx { port = 1 }\n", "F:2: listen imapx: say protocol = imap, imaps, pop3, pop3s, lmtp or node (did you mean \"imap\"?)\n");
 	assert_complaints("listen imap { address = example.org }\n", "F:1: listen imap: address \"example.org\" is not an IPv4 or IPv6 address, \"*\" or a path\n");
 	assert_complaints("listen imaps { }\n", "F:1: listen imaps: tls = implicit needs ssl_cert\n");
 	assert_complaints("listen lmtp { tls = starttls }\n", "F:1: listen lmtp: there is no TLS with LMTP yet: use tls = no on a trusted network or a unix socket\n");
+	assert_complaints("listen node { address = \"::1\" port = 4000 }\nnode_address = \"2001:db8::1\"\n", "");
+	assert_complaints("listen node { tls = starttls }\n", "F:1: listen node: nodes encrypt with the deployment's key: leave tls out\n");
+	assert_complaints("worker_count = 4\nlisten node { port = 65533 }\n", "F:2: listen node: port = 65533: there must be one for each worker from there on\n");
+	assert_complaints("node_address = \"host:4000/\"\n", "node_address = \"host:4000/\": is a host name or an address without a port\n");
 	assert_complaints("listen a { protocol = pop3 port = 65536 }\n", "F:1: port = \"65536\": it can be from 0 to 65535\n");
 	assert_complaints("listen a { protocol = pop3 mode = rw }\n", "F:1: listen a: mode = \"rw\": write permissions like 0660\n");
 }

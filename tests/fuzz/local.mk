@@ -1,7 +1,7 @@
 # Fuzz targets.  In the ordinary build each is linked with replay.c and runs
 # over tests/fuzz/corpus/<name>; with --enable-fuzzing it is a libFuzzer
 # program.  A new one: two lines here (sources, libraries) and its name below.
-fuzz_targets = %reldir%/fuzz_fscache %reldir%/fuzz_gate %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_lmtp %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_obox %reldir%/fuzz_pop3 %reldir%/fuzz_s3_xml %reldir%/fuzz_settings %reldir%/fuzz_sproxyd
+fuzz_targets = %reldir%/fuzz_fscache %reldir%/fuzz_gate %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_lmtp %reldir%/fuzz_metacache %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_node %reldir%/fuzz_obox %reldir%/fuzz_pop3 %reldir%/fuzz_s3_xml %reldir%/fuzz_settings %reldir%/fuzz_sproxyd
 check_PROGRAMS += $(fuzz_targets)
 EXTRA_DIST += %reldir%/corpus
 if FUZZING
@@ -16,6 +16,10 @@ endif
 %canon_reldir%_fuzz_fscache_SOURCES = %reldir%/fuzz_fscache.c $(fuzz_main)
 %canon_reldir%_fuzz_fscache_LDFLAGS = $(fuzz_link)
 %canon_reldir%_fuzz_fscache_LDADD = $(FSCACHE_LIBS) $(SODIUM_LIBS)
+
+%canon_reldir%_fuzz_metacache_SOURCES = %reldir%/fuzz_metacache.c $(fuzz_main)
+%canon_reldir%_fuzz_metacache_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_metacache_LDADD = $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS)
 
 %canon_reldir%_fuzz_mime_SOURCES = %reldir%/fuzz_mime.c $(fuzz_main)
 %canon_reldir%_fuzz_mime_LDFLAGS = $(fuzz_link)
@@ -51,6 +55,10 @@ endif
 %canon_reldir%_fuzz_gate_SOURCES = %reldir%/fuzz_gate.c $(fuzz_main)
 %canon_reldir%_fuzz_gate_LDFLAGS = $(fuzz_link)
 %canon_reldir%_fuzz_gate_LDADD = $(DAEMON_LIBS)
+
+%canon_reldir%_fuzz_node_SOURCES = %reldir%/fuzz_node.c $(fuzz_main)
+%canon_reldir%_fuzz_node_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_node_LDADD = $(DAEMON_LIBS)
 
 %canon_reldir%_fuzz_s3_xml_SOURCES = %reldir%/fuzz_s3_xml.c $(fuzz_main)
 %canon_reldir%_fuzz_s3_xml_LDFLAGS = $(fuzz_link)

@@ -146,6 +146,7 @@ void client_run(struct client *c, unsigned events)
 		case CONN_CLOSE:
 			c->closed = true;
 			break;
+		case CONN_WANT_WAKE:
 		case CONN_WANT_INPUT:
 			if (!atomic_load(&c->woken))
 				return;

@@ -96,6 +96,62 @@ def culverd_keeps_mail_there(s):
         d.clean()
 
 
+def cache_of(d):
+    p = subprocess.run([CULVERCTL, "-c", d.conf, "--json", "cache", "status"], capture_output=True, timeout=60)
+    assert p.returncode == 0, p.stderr
+    lines = [json.loads(x) for x in p.stdout.splitlines()]
+    assert len(lines) == 2 and all(x["cache"] for x in lines), lines
+    return {k: sum(x[k] for x in lines) for k in ("hits", "fetches", "corrupt", "bytes_used", "bytes_disk", "bytes_max")}
+
+
+def culverd_reads_from_its_cache(s):
+    body = "".join("line %d\r\n" % i for i in range(40000))
+    message = "From: a@example.org\r\nSubject: cached\r\n\r\n" + body
+    d = lib.Server(users=2, workers=2, extra=section(dict(s, prefix="cached")) + "fscache_size = 32M\n")
+
+    def body_is_right():
+        c = lib.Line(d.imap)
+        c.line()
+        for tag, command in (("a", "LOGIN user0 pass"), ("b", "SELECT INBOX")):
+            assert c.imap(tag, command)[-1].startswith(tag + " OK")
+        assert body.rstrip("\r\n") in "\r\n".join(c.imap("c", "FETCH 1 BODY.PEEK[TEXT]"))
+        c.close()
+        return cache_of(d)
+    try:
+        d.start()
+        assert all(r.startswith("250 ") for r in d.deliver(["user0"], message))
+        st = body_is_right()
+        assert st["fetches"] == 0 and st["hits"] > 0, st    # written through
+        d.stop()
+        d.start()
+        st = body_is_right()
+        assert st["fetches"] == 0 and st["hits"] > 0, st    # warm after a restart
+        assert st["bytes_disk"] <= st["bytes_max"] == 32 << 20, st
+        d.stop()
+        for top, _, names in os.walk(os.path.join(d.state, "fscache")):
+            for name in names:
+                path = os.path.join(top, name)
+                if "sqlite" in name or "catalogue" in name or os.path.getsize(path) == 0:
+                    continue
+                with open(path, "r+b") as f:        # a bit in every page
+                    for at in range(100, os.path.getsize(path), 4096):
+                        f.seek(at)
+                        b = f.read(1)
+                        f.seek(at)
+                        f.write(bytes([b[0] ^ 4]))
+        d.start()
+        st = body_is_right()
+        assert st["corrupt"] > 0 and st["fetches"] > 0, st
+        subprocess.run([CULVERCTL, "-c", d.conf, "cache", "clean"], check=True, timeout=60)
+        st = cache_of(d)
+        assert st["bytes_used"] == 0, st
+        body_is_right()
+        d.stop()
+        d.assert_log_is_clean()
+    finally:
+        d.clean()
+
+
 class TestServer:
     def __enter__(self):
         self.p = subprocess.Popen([sys.executable, os.path.join(TOP, "tests", "objstore", "s3server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -119,6 +175,7 @@ def with_the_test_server():
         bench_tells_figures(s)
         large_objects(s)
         culverd_keeps_mail_there(s)
+        culverd_reads_from_its_cache(s)
         server.odd(empty=True, ignore_conditions=True)
         p = ctl(s, "store", "probe", status=1)
         assert b"index_store: refused" in p.stdout and b"mail_store: can be used" in p.stdout, p.stdout

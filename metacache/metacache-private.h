@@ -1,0 +1,126 @@
+/* metacache-private - the inside of metacache/.
+ *
+ * Locks: takeover_lock > beat_lock > peers_lock > the journal's.  No store call
+ * is made under peers_lock or the journal's. */
+#ifndef METACACHE_PRIVATE_H
+#define METACACHE_PRIVATE_H
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/hmap.h"
+#include "base/mem.h"
+#include "metacache/metacache.h"
+#include "obox/cluster.h"
+
+/* --- node.c: what nodes tell of themselves --- */
+
+enum node_state { NODE_LIVE, NODE_STOPPED, NODE_CLAIMED, NODE_DONE };
+struct node_record {	/* the object node/<node> */
+	char node[64];
+	uint64_t incarnation;
+	char address[256];
+	int64_t started;
+	uint64_t ttl_ms;
+	uint64_t beat;		/* grows with every write */
+	uint64_t floor;		/* first journal object that counts */
+	enum node_state state;
+	char claimer[64];
+	uint64_t claimer_incarnation;
+};
+struct metacache;
+void node_encode(const struct node_record *rec, struct buf *out);
+int node_decode(struct node_record *rec, const struct buf *plain, const char *key, struct err *err);	/* key: for the error's text */
+char *node_key(const struct metacache *mc, const char *node);
+char *journal_key(const struct metacache *mc, const char *node, uint64_t incarnation, uint64_t seq);
+/* Pieces from .. below to; what cannot be deleted stays behind as litter below every floor. */
+void journal_delete(struct metacache *mc, const char *node, uint64_t incarnation, uint64_t from, uint64_t to);
+int node_get(struct metacache *mc, const char *node, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);	/* 1/0/<0 */
+int node_swap(struct metacache *mc, const struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);	/* as obox_swap */
+/* The names of all nodes that are not known to be done, one object: so that the next in it watches each, without LIST. */
+struct ring { char **names; size_t n; };
+int ring_decode(struct ring *r, const struct buf *plain, const char *key, struct err *err);
+int ring_get(struct metacache *mc, struct ring *r, char etag[OBJ_ETAG_MAX], struct err *err);
+int ring_change(struct metacache *mc, const char *node, bool in, struct err *err);
+void ring_free(struct ring *r);
+
+/* --- journal-store.c --- */
+
+struct store_journal;
+/* seq 1 is the first. */
+struct store_journal *store_journal_new(struct metacache *mc);
+struct journal *store_journal_base(struct store_journal *j);
+/* Does what is due; when something will be, in us from now (at most max). */
+int64_t store_journal_step(struct store_journal *j, int64_t max);
+void store_journal_wake(struct store_journal *j);	/* fenced or stopping: whoever waits looks again */
+uint64_t store_journal_floor(struct store_journal *j);
+/* The floor is in the node's record: deletes what is below. */
+void store_journal_published(struct store_journal *j, uint64_t floor);
+void store_journal_sleep(struct store_journal *j, int64_t us);	/* until there is something to do */
+bool store_journal_degraded(struct store_journal *j);
+void store_journal_stats(struct store_journal *j, struct metacache_stats *st);
+
+/* Bytes of a journal object: records, or the seal that ends it. */
+enum piece_kind { PIECE_RECORDS, PIECE_SEAL };
+void piece_encode(enum piece_kind kind, uint64_t n, const struct buf *entries, struct buf *out);
+/* Calls fn for each record; *kind_r. */
+int piece_decode(const struct buf *plain, enum piece_kind *kind_r, void (*fn)(void *ctx, const struct journal_entry *e), void *ctx, struct err *err);
+
+/* --- takeover.c --- */
+
+/* rec, as found under etag, is claimed, its journal sealed and replayed, and marked done.  ERR_CONFLICT: its record changed. */
+int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);
+
+/* --- watch.c --- */
+
+struct metacache;
+int64_t watch_step(struct metacache *mc);	/* what is due; in us until more is */
+int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, struct obox_owner *o, struct err *err);	/* obox_cluster_ops.owner */
+
+/* --- metacache.c --- */
+
+struct peer {	/* a node as this one has seen it */
+	struct node_record rec;
+	char etag[OBJ_ETAG_MAX];
+	int64_t since_us;	/* unchanged since, on this node's clock */
+};
+
+struct metacache {
+	struct obox_cluster base;
+	struct metacache_config cfg;
+	char *prefix, *node, *address;
+	struct obox *ob;
+	uint64_t incarnation;
+	struct store_journal *journal;
+	atomic_bool fenced, quit;
+	atomic_int_least64_t lease_until_us;
+	pthread_mutex_t beat_lock;
+	struct node_record rec;
+	char etag[OBJ_ETAG_MAX];
+	int64_t next_beat_us;
+	pthread_mutex_t peers_lock;
+	struct hmap peers;
+	struct ring ring;	/* the watch's */
+	int64_t next_ring_us, next_watch_us;
+	pthread_mutex_t takeover_lock;
+	pthread_mutex_t sleep_lock;
+	pthread_cond_t sleep_cond;
+	pthread_t threads[3];
+	unsigned n_threads;
+	_Atomic uint64_t beats, beats_failed, takeovers, users_replayed;
+};
+
+static inline int64_t mc_now(const struct metacache *mc)
+{
+	return clock_mono_us(mc->cfg.clock);
+}
+static inline int64_t mc_ttl_us(const struct metacache *mc)
+{
+	return (int64_t)mc->cfg.ttl_ms * 1000;
+}
+/* Nobody can have claimed this node before this is false. */
+static inline bool mc_lease(const struct metacache *mc)
+{
+	return !atomic_load(&mc->fenced) && mc_now(mc) < atomic_load(&mc->lease_until_us);
+}
+void mc_fence(struct metacache *mc, const char *why);
+#endif
