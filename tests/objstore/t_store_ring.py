@@ -2,8 +2,10 @@
 """culverd and culverctl with mail on sproxyd and on a store that knows Signature V2 only, the index in a directory.  TAP."""
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "lib"))
@@ -114,5 +116,32 @@ def with_signature_v2():
             d.clean()
 
 
+def with_signature_v2_on_ceph():
+    if not HAVE_LIBS3:
+        raise Skip("built without libs3")
+    script, work = os.path.join(here, "..", "lib", "ceph-rgw"), tempfile.mkdtemp(prefix="t_ring.")
+    try:
+        p = subprocess.run([script, "up", work], capture_output=True, text=True, timeout=300)
+        if p.returncode == 77:
+            raise Skip(p.stderr.strip())
+        assert p.returncode == 0, p.stderr
+        s = dict(x.split("=", 1) for x in p.stdout.split())
+        section = "mail_store {\n\tdriver = libs3\n\tprefix = srv\n%s}\nindex_store { driver = posix }\n" % "".join(
+            '\t%s = "%s"\n' % (k, s[k]) for k in ("endpoint", "bucket", "access_key", "secret_key"))
+        d = Server(users=2, workers=2, extra=section)
+        try:
+            mail_lives_there(d)
+            out = ctl(d, "store", "probe")
+            assert "mail_store: can be used" in out, out
+            ctl(d, "rebuild", "user0", "--force")
+            assert "0 damaged, 0 missing" in ctl(d, "check", "user0", "--bodies")
+            print("# " + ctl(d, "store", "bench", "--count", "200", "--size", "16K", "--concurrency", "8").replace("\n", "\n# "))
+        finally:
+            d.clean()
+    finally:
+        subprocess.run([script, "down", work], timeout=100)
+        shutil.rmtree(work, ignore_errors=True)
+
+
 if __name__ == "__main__":
-    run_tests([with_sproxyd, a_ring_is_no_index, with_signature_v2])
+    run_tests([with_sproxyd, a_ring_is_no_index, with_signature_v2, with_signature_v2_on_ceph])
