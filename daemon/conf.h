@@ -22,7 +22,7 @@ struct conf_listen {
 	char *mode;			/* of a unix socket, octal */
 };
 
-enum conf_driver { CONF_STORE_POSIX, CONF_STORE_S3, CONF_STORE_MAIL };
+enum conf_driver { CONF_STORE_POSIX, CONF_STORE_S3, CONF_STORE_SPROXYD, CONF_STORE_LIBS3, CONF_STORE_MAIL };
 struct conf_store {
 	unsigned driver;		/* enum conf_driver; MAIL (index_store only): mail_store is it */
 	char *path, *prefix;
@@ -31,6 +31,9 @@ struct conf_store {
 	unsigned addressing, credentials, sse, checksum, etag_match;
 	uint64_t concurrency, timeout, attempt_timeout, connect_timeout, multipart_size, part_size;
 	bool hedge;
+	struct set_list url;		/* sproxyd's connectors */
+	char *service_id;
+	uint64_t class;
 };
 
 struct conf {
@@ -81,6 +84,7 @@ void conf_keep(const struct conf *running, struct conf *fresh);
 bool conf_journal_in_store(const struct conf *c);
 /* The words of conf_store's choices, as objstore_settings takes them. */
 const char *conf_driver_name(unsigned driver);
+unsigned conf_service_id(const char *text);	/* 0: no number */
 const char *conf_addressing_name(unsigned addressing);
 const char *conf_credentials_name(unsigned credentials);
 const char *conf_sse_name(unsigned sse);
