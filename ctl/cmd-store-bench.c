@@ -178,26 +178,24 @@ static int bench_verb(const struct ctl *c, struct bench *b, enum objstore_verb v
 	return b->failed ? b->err.code : 0;
 }
 
+/* By their names: not every store can list. */
 static void clean(struct bench *b)
 {
-	char prefix[96];
-	struct objstore_list_item *items;
-	size_t n = 1, i;
+	char (*names)[96] = mem_calloc(DELETE_AT_ONCE, sizeof(*names));
+	const char **keys = mem_calloc(DELETE_AT_ONCE, sizeof(*keys));
+	uint64_t at = 0;
+	size_t n;
 
-	snprintf(prefix, sizeof(prefix), "culver-bench/%s/", b->id);
-	while (n) {
-		const char **keys;
-
-		if (objstore_list(b->s, prefix, NULL, DELETE_AT_ONCE, &items, &n, NULL) < 0)
-			return;
-		keys = mem_calloc(n ? n : 1, sizeof(*keys));
-		for (i = 0; i < n; i++)
-			keys[i] = items[i].key;
-		if (n && objstore_delete_many(b->s, keys, n, NULL) < 0)
-			n = 0;
-		free(keys);
-		objstore_items_free(items, n);
+	while (at < b->count) {
+		for (n = 0; n < DELETE_AT_ONCE && at < b->count; n++, at++) {
+			key_of(b, at, names[n]);
+			keys[n] = names[n];
+		}
+		if (objstore_delete_many(b->s, keys, n, NULL) < 0)
+			break;
 	}
+	free(keys);
+	free(names);
 }
 
 static void print_stats(const struct ctl *c, struct objstore *s)

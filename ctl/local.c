@@ -8,6 +8,7 @@
 #include "crypt/seal.h"
 #include "daemon/conn.h"
 #include "daemon/stores.h"
+#include "metacache/metacache.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -15,10 +16,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { NODE_INDEX = 9999 };	/* in the place of a worker's number */
+
 static struct {
 	struct conn_env env;
 	struct stores stores;
 	struct seal_keys *keys;
+	struct obox_cluster *cluster;	/* where other nodes may be, this is one among them */
+	char *node;
 	int fd;			/* the engine's end */
 	pthread_t thread;
 	bool running;
@@ -71,6 +76,28 @@ static void *drive(void *arg)
 	return NULL;
 }
 
+static void fenced(void *ctx)
+{
+	fputs("culverctl: another node has taken this one's users over: what was not said to be done is not done; run it again\n", stderr);
+	_exit(CTL_TEMPORARY);
+}
+
+static int join_cluster(const struct conf *conf, struct obox_config *cfg, struct err *err)
+{
+	struct metacache_config mc = { .store = L.stores.index, .prefix = conf->mail_store.prefix, .flag_commit_delay_ms = (unsigned)conf->flag_commit_delay,
+				       .fenced = fenced };
+	int rc;
+
+	if (!conf_journal_in_store(conf))
+		return 0;
+	rc = metacache_node_name(conf->state_dir, NODE_INDEX, &L.node, err);
+	cfg->node = mc.node = L.node;
+	if (rc == 0)
+		rc = metacache_new(&mc, &L.cluster, err);
+	cfg->cluster = L.cluster;
+	return rc;
+}
+
 static int open_node(const struct conf *conf, struct err *err)
 {
 	char *keys = mem_printf("%s/keys", conf->state_dir);
@@ -90,8 +117,10 @@ static int open_node(const struct conf *conf, struct err *err)
 		cfg.mail_store = L.stores.mail;
 		cfg.index_store = L.stores.index;
 		cfg.keys = L.keys;
-		rc = obox_open(&cfg, &L.env.obox, err);
+		rc = join_cluster(conf, &cfg, err);
 	}
+	if (rc == 0)
+		rc = obox_open(&cfg, &L.env.obox, err);
 	return rc;
 }
 
@@ -122,6 +151,10 @@ void local_stop(void)
 		pthread_join(L.thread, NULL);
 	L.running = false;
 	obox_close(&L.env.obox);
+	if (L.cluster)
+		metacache_free(&L.cluster);
+	free(L.node);
+	L.node = NULL;
 	stores_close(&L.stores);
 	seal_keys_free(&L.keys);
 }

@@ -20,8 +20,9 @@ static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
 static const char *const formats[] = { "text", "json", NULL };
 static const char *const plaintexts[] = { "loopback", "nowhere", "anywhere", NULL };
 static const char *const tls_versions[] = { "TLSv1.2", "TLSv1.3", NULL };
-static const char *const journals[] = { "local", "store", NULL };
-static const char *const mail_drivers[] = { "posix", "s3", NULL }, *const index_drivers[] = { "posix", "s3", "mail_store", NULL };
+static const char *const journals[] = { "auto", "local", "store", NULL };
+static const char *const mail_drivers[] = { "posix", "s3", "sproxyd", "libs3", NULL };
+static const char *const index_drivers[] = { "posix", "s3", "sproxyd", "libs3", "mail_store", NULL };
 static const char *const addressings[] = { "auto", "path", "virtual", NULL };
 static const char *const credential_sources[] = { "auto", "settings", "environment", "file", "imds", "web-identity", NULL };
 static const char *const sses[] = { "none", "AES256", "aws:kms", "customer", NULL };
@@ -93,6 +94,12 @@ static const struct set_opt name[] = { \
 	  .doc = "The directory of the posix driver. Left out: store in state_dir." }, \
 	{ "prefix", SET_STRING, SFIELD(prefix), .def = "", \
 	  .doc = "What every key in the store begins with, so that several installations can share one." }, \
+	{ "url", SET_LIST, SFIELD(url), .def = "", \
+	  .doc = "The connectors of sproxyd, like {http://10.0.0.1:81, http://10.0.0.2:81}. One is asked until it fails, then the next; one that failed is tried again about each second." }, \
+	{ "class", SET_UINT, SFIELD(class), .def = "2", .min = 0, .max = 5, \
+	  .doc = "The class of service in sproxyd's keys: the number of copies beside the first. Profiles with erasure coding (arc) want 2. It is part of an object's key: never change it while there is mail." }, \
+	{ "service_id", SET_STRING, SFIELD(service_id), .def = "0xC4", \
+	  .doc = "The service id in sproxyd's keys, 0xC1 to 0xFF but not 0xC3; others in the ring use others. Never change it while there is mail." }, \
 	{ "endpoint", SET_STRING, SFIELD(endpoint), .def = "", \
 	  .doc = "URL of the S3 service, like https://s3.example.org or http://10.0.0.1:8080. Left out: that of AWS for region." }, \
 	{ "region", SET_STRING, SFIELD(region), .def = "us-east-1", \
@@ -112,7 +119,7 @@ static const struct set_opt name[] = { \
 	{ "credentials_file", SET_STRING, SFIELD(credentials_file), .def = "", \
 	  .doc = "A file with [profile] sections as AWS tools write it; it is read again when it changes. Left out: AWS_SHARED_CREDENTIALS_FILE, or ~/.aws/credentials." }, \
 	{ "profile", SET_STRING, SFIELD(profile), .def = "", \
-	  .doc = "The section of the credentials file. Left out: AWS_PROFILE, or default." }, \
+	  .doc = "With s3 the section of the credentials file; left out: AWS_PROFILE, or default. With sproxyd the name of the profile in its configuration: chord (which is the default) or arc by key, bpchord or bparc by path; whatever begins with bp is taken to be by path." }, \
 	{ "role_arn", SET_STRING, SFIELD(role_arn), .def = "", \
 	  .doc = "The role of web identity. Left out: AWS_ROLE_ARN." }, \
 	{ "web_identity_token_file", SET_STRING, SFIELD(web_identity_token_file), .def = "", \
@@ -156,8 +163,8 @@ static const struct set_opt name[] = { \
 	{ "hedge", SET_BOOL, SFIELD(hedge), .def = "yes", \
 	  .doc = "A read that is slower than most is asked for a second time; one in twenty at most." },
 
-STORE_TABLE(mail_store_table, mail_drivers, "posix", "posix: a local directory. s3: a bucket of a store that speaks S3.");
-STORE_TABLE(index_store_table, index_drivers, "mail_store", "As in mail_store; mail_store is that store.");
+STORE_TABLE(mail_store_table, mail_drivers, "posix", "posix: a local directory. s3: a bucket of a store that speaks S3. sproxyd: Scality's REST proxy, for messages only. libs3: a bucket of an old appliance that knows Signature Version 2 only, for messages only, where Culver was built with libs3. The last two need an index_store of another kind.");
+STORE_TABLE(index_store_table, index_drivers, "mail_store", "As in mail_store; mail_store is that store. sproxyd and libs3 have no conditional writes and are refused here.");
 
 const struct set_opt conf_table[] = {
 	{ "state_dir", SET_STRING, FIELD(state_dir), .def = LOCALSTATEDIR "/lib/culver", .doc_def = "usually /var/lib/culver", .doc = "Users, keys, journals, caches, and the store unless it is elsewhere." },
@@ -180,8 +187,8 @@ const struct set_opt conf_table[] = {
 	{ "ssl_min_protocol", SET_CHOICE, FIELD(ssl_min_protocol), .def = "TLSv1.2", .choices = tls_versions, .doc = "Oldest version of TLS that is spoken." },
 	{ "ssl_cipher_list", SET_STRING, FIELD(ssl_cipher_list), .def = "", .doc = "Ciphers of TLS 1.2 in OpenSSL's notation. Left out: OpenSSL's own choice." },
 	{ "ssl_ciphersuites", SET_STRING, FIELD(ssl_ciphersuites), .def = "", .doc = "Ciphers of TLS 1.3. Left out: OpenSSL's own choice." },
-	{ "journal", SET_CHOICE, FIELD(journal), .def = "local", .choices = journals,
-	  .doc = "Where changes are first written. local: a file in state_dir; this server is the only one on its store. "
+	{ "journal", SET_CHOICE, FIELD(journal), .def = "auto", .choices = journals,
+	  .doc = "Where changes are first written. auto: local when the index store is a directory, else store. local: a file in state_dir; this server is the only one on its store. "
 		 "store: the store; any number of servers may share it, each with a \"listen node\", and what is lost with a server's disk was never acknowledged." },
 	{ "node_address", SET_STRING, FIELD(node_address), .def = "",
 	  .doc = "The name or address under which other servers that share the store reach this one's \"listen node\". Left out: the address of that section, or hostname when that is *." },
@@ -207,6 +214,13 @@ const struct set_opt conf_table[] = {
 	{ .type = SET_END }
 };
 
+bool conf_journal_in_store(const struct conf *c)
+{
+	const struct conf_store *index = c->index_store.driver == CONF_STORE_MAIL ? &c->mail_store : &c->index_store;
+
+	return c->journal == CONF_JOURNAL_STORE || (c->journal == CONF_JOURNAL_AUTO && index->driver != CONF_STORE_POSIX);
+}
+
 const char *conf_protocol_name(unsigned protocol)
 {
 	return protocols[protocol];
@@ -220,6 +234,14 @@ const char *conf_tls_name(unsigned tls)
 const char *conf_driver_name(unsigned driver)
 {
 	return index_drivers[driver];
+}
+
+unsigned conf_service_id(const char *text)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 0);
+
+	return end == text || *end || n > 0xFFFF ? 0 : (unsigned)n;
 }
 
 const char *conf_addressing_name(unsigned addressing)
@@ -407,12 +429,30 @@ static void fill_in(struct conf *c)
 		default_listeners(c);
 }
 
+static void check_sproxyd(const char *name, const struct conf_store *s, struct buf *out)
+{
+	unsigned id = conf_service_id(s->service_id);
+	size_t i;
+
+	if (!s->url.n)
+		buf_addf(out, "%s: driver = sproxyd needs url, a list of connectors\n", name);
+	for (i = 0; i < s->url.n; i++)
+		if (strncmp(s->url.v[i], "http://", 7) && strncmp(s->url.v[i], "https://", 8))
+			buf_addf(out, "%s: url = \"%s\": write it like http://10.0.0.1:81\n", name, s->url.v[i]);
+	if (id <= 0xC0 || id > 0xFF || id == 0xC3)
+		buf_addf(out, "%s: service_id = \"%s\": it is 0xC1 to 0xFF and not 0xC3\n", name, s->service_id);
+}
+
 static void check_store(const char *name, const struct conf_store *s, struct buf *out)
 {
-	if (s->driver != CONF_STORE_S3)
+	if (s->driver == CONF_STORE_SPROXYD)
+		check_sproxyd(name, s, out);
+	if (s->driver != CONF_STORE_S3 && s->driver != CONF_STORE_LIBS3)
 		return;
 	if (!*s->bucket)
-		buf_addf(out, "%s: driver = s3 needs bucket\n", name);
+		buf_addf(out, "%s: driver = %s needs bucket\n", name, conf_driver_name(s->driver));
+	if (s->driver == CONF_STORE_LIBS3 && (!*s->endpoint || !*s->access_key))
+		buf_addf(out, "%s: driver = libs3 needs endpoint, access_key and secret_key\n", name);
 	if (*s->endpoint && strncmp(s->endpoint, "http://", 7) && strncmp(s->endpoint, "https://", 8))
 		buf_addf(out, "%s: endpoint = \"%s\": write it like https://s3.example.org\n", name, s->endpoint);
 	if (!*s->access_key != !*s->secret_key)
@@ -423,12 +463,22 @@ static void check_store(const char *name, const struct conf_store *s, struct buf
 		buf_addf(out, "%s: credentials = settings needs access_key and secret_key\n", name);
 }
 
+static bool messages_only(unsigned driver)
+{
+	return driver == CONF_STORE_SPROXYD || driver == CONF_STORE_LIBS3;
+}
+
 static void check_stores(const struct conf *c, struct buf *out)
 {
 	check_store("mail_store", &c->mail_store, out);
 	check_store("index_store", &c->index_store, out);
-	if (c->index_store.driver != CONF_STORE_MAIL)
-		buf_addf(out, "index_store: an index apart from mail_store is not possible yet: leave the section out\n");
+	if (messages_only(c->index_store.driver))
+		buf_addf(out, "index_store: driver = %s keeps messages only, it has no conditional writes: use posix or s3\n", conf_driver_name(c->index_store.driver));
+	if (messages_only(c->mail_store.driver) && c->index_store.driver == CONF_STORE_MAIL)
+		buf_addf(out, "mail_store: driver = %s keeps messages only, it has no conditional writes: add index_store { driver = posix } or one with s3\n",
+			 conf_driver_name(c->mail_store.driver));
+	if (c->index_store.driver != CONF_STORE_MAIL && *c->index_store.prefix && strcmp(c->index_store.prefix, c->mail_store.prefix))
+		buf_addf(out, "index_store: prefix = \"%s\": it is that of mail_store: leave it out\n", c->index_store.prefix);
 }
 
 static int check(struct conf *c, bool files, struct buf *out)

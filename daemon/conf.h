@@ -10,7 +10,7 @@
 enum conf_protocol { CONF_PROTO_BY_NAME, CONF_IMAP, CONF_IMAPS, CONF_POP3, CONF_POP3S, CONF_LMTP, CONF_NODE };
 enum conf_tls { CONF_TLS_AUTO, CONF_TLS_NO, CONF_TLS_STARTTLS, CONF_TLS_IMPLICIT };
 enum conf_plaintext { CONF_PLAIN_LOOPBACK, CONF_PLAIN_NOWHERE, CONF_PLAIN_ANYWHERE };
-enum conf_journal { CONF_JOURNAL_LOCAL, CONF_JOURNAL_STORE };
+enum conf_journal { CONF_JOURNAL_AUTO, CONF_JOURNAL_LOCAL, CONF_JOURNAL_STORE };
 enum conf_ssl_min { CONF_TLS12, CONF_TLS13 };
 
 struct conf_listen {
@@ -22,7 +22,7 @@ struct conf_listen {
 	char *mode;			/* of a unix socket, octal */
 };
 
-enum conf_driver { CONF_STORE_POSIX, CONF_STORE_S3, CONF_STORE_MAIL };
+enum conf_driver { CONF_STORE_POSIX, CONF_STORE_S3, CONF_STORE_SPROXYD, CONF_STORE_LIBS3, CONF_STORE_MAIL };
 struct conf_store {
 	unsigned driver;		/* enum conf_driver; MAIL (index_store only): mail_store is it */
 	char *path, *prefix;
@@ -31,6 +31,9 @@ struct conf_store {
 	unsigned addressing, credentials, sse, checksum, etag_match;
 	uint64_t concurrency, timeout, attempt_timeout, connect_timeout, multipart_size, part_size;
 	bool hedge;
+	struct set_list url;		/* sproxyd's connectors */
+	char *service_id;
+	uint64_t class;
 };
 
 struct conf {
@@ -77,8 +80,11 @@ static inline struct conf_listen *conf_listener(const struct conf *c, size_t i)
 const char *conf_needs_restart(const struct conf *a, const struct conf *b);
 /* Gives those settings in fresh the values they have in running. */
 void conf_keep(const struct conf *running, struct conf *fresh);
+/* Does the journal go into the store (and are there other nodes)?  auto: when the index store is over the network. */
+bool conf_journal_in_store(const struct conf *c);
 /* The words of conf_store's choices, as objstore_settings takes them. */
 const char *conf_driver_name(unsigned driver);
+unsigned conf_service_id(const char *text);	/* 0: no number */
 const char *conf_addressing_name(unsigned addressing);
 const char *conf_credentials_name(unsigned credentials);
 const char *conf_sse_name(unsigned sse);

@@ -79,6 +79,16 @@ static int give_to_user(const struct conf *c, const char *dir, struct err *err)
 	return chown(dir, pw->pw_uid, pw->pw_gid) < 0 ? err_errno(err, "chown", dir) : 0;
 }
 
+static int make_store_dir(const struct conf *c, const struct conf_store *cs, struct err *err)
+{
+	int rc;
+
+	if (cs->driver != CONF_STORE_POSIX)
+		return 0;
+	rc = io_mkdirs(cs->path, 0700, err);
+	return rc < 0 ? rc : give_to_user(c, cs->path, err);
+}
+
 static int make_dirs(const struct conf *c, struct err *err)
 {
 	int rc = io_mkdirs(c->state_dir, 0700, err);
@@ -87,10 +97,9 @@ static int make_dirs(const struct conf *c, struct err *err)
 		rc = io_mkdirs(c->run_dir, 0755, err);
 	if (rc == 0)
 		rc = give_to_user(c, c->state_dir, err);
-	if (rc < 0 || c->mail_store.driver != CONF_STORE_POSIX)
-		return rc;
-	rc = io_mkdirs(c->mail_store.path, 0700, err);
-	return rc < 0 ? rc : give_to_user(c, c->mail_store.path, err);
+	if (rc == 0)
+		rc = make_store_dir(c, &c->mail_store, err);
+	return rc == 0 ? make_store_dir(c, &c->index_store, err) : rc;
 }
 
 /* One master for a state directory. */

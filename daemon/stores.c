@@ -25,6 +25,7 @@ void stores_settings(const struct conf_store *cs, struct objstore_settings *set)
 		.checksum = conf_checksum_name(cs->checksum), .etag_match = conf_etag_match_name(cs->etag_match),
 		.concurrency = cs->concurrency, .timeout_ms = cs->timeout, .attempt_timeout_ms = cs->attempt_timeout,
 		.connect_timeout_ms = cs->connect_timeout, .multipart_size = cs->multipart_size, .part_size = cs->part_size, .no_hedge = !cs->hedge,
+		.urls = (const char *const *)cs->url.v, .n_urls = cs->url.n, .service_id = conf_service_id(cs->service_id), .copies = (unsigned)cs->class + 1,
 	};
 }
 
@@ -32,6 +33,11 @@ void stores_describe(const struct conf_store *cs, struct buf *out)
 {
 	if (cs->driver == CONF_STORE_S3)
 		buf_addf(out, "s3 bucket %s at %s (%s)", cs->bucket, *cs->endpoint ? cs->endpoint : "AWS", cs->region);
+	else if (cs->driver == CONF_STORE_LIBS3)
+		buf_addf(out, "bucket %s at %s, by libs3", cs->bucket, cs->endpoint);
+	else if (cs->driver == CONF_STORE_SPROXYD)
+		buf_addf(out, "sproxyd profile %s at %s%s (service id %s, class %u)", *cs->profile ? cs->profile : "chord", cs->url.n ? cs->url.v[0] : "",
+			 cs->url.n > 1 ? " and others" : "", cs->service_id, (unsigned)cs->class);
 	else
 		buf_addf(out, "directory %s", cs->path);
 }
@@ -87,11 +93,21 @@ static int remote_is_new(const struct conf_store *cs, struct err *err)
 	return rc < 0 ? rc : rc == 0;
 }
 
+static int one_is_new(const struct conf *c, const struct conf_store *cs, struct err *err)
+{
+	if (cs->driver == CONF_STORE_POSIX)
+		return posix_is_new(cs);
+	return has_keys(c) ? 0 : remote_is_new(cs, err);
+}
+
 int stores_are_new(const struct conf *c, struct err *err)
 {
-	if (c->mail_store.driver == CONF_STORE_POSIX)
-		return posix_is_new(&c->mail_store);
-	return has_keys(c) ? 0 : remote_is_new(&c->mail_store, err);
+	/* a ring cannot be listed: what its index says counts */
+	int rc = c->mail_store.driver == CONF_STORE_SPROXYD ? 1 : one_is_new(c, &c->mail_store, err);
+
+	if (rc != 1 || c->index_store.driver == CONF_STORE_MAIL)
+		return rc;
+	return one_is_new(c, &c->index_store, err);
 }
 
 /* --- the probe --- */

@@ -101,7 +101,7 @@ static int join_cluster(struct worker *w, struct obox_config *cfg, struct err *e
 	};
 	int rc;
 
-	if (c->journal != CONF_JOURNAL_STORE)
+	if (!conf_journal_in_store(c))
 		return 0;
 	rc = metacache_new(&mc, &w->cluster, err);
 	cfg->cluster = w->cluster;
@@ -119,7 +119,7 @@ static int open_node(struct worker *w, struct err *err)
 	};
 	int rc = w->lock_fd = take_lock(lock, err);
 
-	if (rc >= 0 && c->journal == CONF_JOURNAL_STORE) {
+	if (rc >= 0 && conf_journal_in_store(c)) {
 		free(w->node.name);
 		w->node.name = NULL;
 		rc = metacache_node_name(c->state_dir, w->p.index, &w->node.name, err);

@@ -196,6 +196,8 @@ static void set_network(const struct http_engine *e, const struct http_req *r, C
 		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
 		curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, 0L);
 	}
+	if (r->max_idle_s)
+		curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)r->max_idle_s);
 	curl_easy_setopt(easy, CURLOPT_PROXY, e->proxy && !r->direct ? e->proxy : "");
 	if (e->ca_file) {
 		curl_easy_setopt(easy, CURLOPT_CAINFO, e->ca_file);

@@ -69,6 +69,7 @@ struct http_req {
 	bool fresh;			/* over a new connection, names resolved again */
 	bool once;			/* never sent a second time by libcurl, which does so when a kept connection turns out dead */
 	bool direct;			/* not through the proxy */
+	unsigned max_idle_s;		/* a kept connection idle for longer is not used; 0 = libcurl's own limit */
 	void (*done)(struct http_req *r);	/* exactly once, on the event thread */
 	void *ctx;
 	/* filled in */

@@ -19,4 +19,14 @@ noinst_LIBRARIES += %reldir%/libobjstore.a
 	%reldir%/s3-multi.c \
 	%reldir%/s3-op.c \
 	%reldir%/s3-sign.c %reldir%/s3-sign.h \
-	%reldir%/s3-xml.c %reldir%/s3-xml.h
+	%reldir%/s3-xml.c %reldir%/s3-xml.h \
+	%reldir%/sproxyd.c %reldir%/sproxyd-private.h \
+	%reldir%/sproxyd-answer.c \
+	%reldir%/sproxyd-call.c \
+	%reldir%/sproxyd-connector.c \
+	%reldir%/sproxyd-many.c \
+	%reldir%/sproxyd-op.c \
+	%reldir%/sproxyd-text.c %reldir%/sproxyd-text.h
+if LIBS3
+%canon_reldir%_libobjstore_a_SOURCES += %reldir%/libs3.c %reldir%/libs3-call.c %reldir%/libs3-private.h
+endif

@@ -20,6 +20,12 @@ static int check_keys(const struct objstore *s, struct objstore_op *op)
 		return err_set(&op->err, ERR_INVALID, "object store: bad key \"%s\"", op->key ? op->key : "");
 	if (op->verb == OBJ_COPY && !objstore_key_valid(op->key_to))
 		return err_set(&op->err, ERR_INVALID, "object store: bad key \"%s\"", op->key_to ? op->key_to : "");
+	if (op->verb == OBJ_LIST && !(s->caps & OBJ_CAP_LIST))
+		return err_set(&op->err, ERR_INVALID, "object store: %s cannot list", s->ops->name);
+	if (op->verb == OBJ_COPY && !(s->caps & OBJ_CAP_COPY))
+		return err_set(&op->err, ERR_INVALID, "object store: %s cannot copy", s->ops->name);
+	if (op->verb == OBJ_PUT && op->cond == OBJ_MATCH && !(s->caps & OBJ_CAP_MATCH))
+		return err_set(&op->err, ERR_INVALID, "object store: %s has no compare-and-swap", s->ops->name);
 	if (op->put && (op->put->retain_until || op->put->legal_hold) && !(s->caps & OBJ_CAP_LOCK))
 		return err_set(&op->err, ERR_INVALID, "object store: %s cannot keep objects from deletion", s->ops->name);
 	return 0;

@@ -152,7 +152,7 @@ int objstore_each(struct objstore *s, const char *prefix, int (*fn)(void *ctx, c
 /* --- drivers --- */
 /* A store as settings name it.  Strings may be NULL or "" for the default; all are copied. */
 struct objstore_settings {
-	const char *driver;		/* "posix", "s3" */
+	const char *driver;		/* "posix", "s3", "sproxyd", "libs3" (not in every build) */
 	const char *path;		/* posix: the directory */
 	/* s3 */
 	const char *endpoint;		/* "https://host:port"; default: that of AWS for region */
@@ -175,9 +175,19 @@ struct objstore_settings {
 	uint64_t multipart_size;	/* unconditional puts larger than this go in parts; 0 = 64 MiB */
 	uint64_t part_size;		/* 0 = 16 MiB */
 	bool no_hedge;
+	/* sproxyd; profile is that of the proxy: "chord" (default), "arc", by path what begins with "bp" */
+	const char *const *urls;	/* its connectors, "http://host:81" */
+	size_t n_urls;
+	unsigned service_id;		/* in its keys: 0xC1..0xFF; 0 = 0xC4 */
+	unsigned copies;		/* of each object, 1..6: class of service + 1; 0 = 3 */
 	uint64_t seed;			/* of chance, for tests; 0 = random */
 };
 int objstore_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
+/* Message objects on Scality's proxy: no listing, no compare-and-swap, no copies. */
+int objstore_sproxyd_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
+/* Message objects on a store that knows Signature V2 only (where built with libs3): no conditional writes; OBJ_CREATE looks
+ * first and then writes, which a race can beat (OBJ_CAP_CREATE is absent).  Needs endpoint, bucket and the keys in the settings. */
+int objstore_libs3_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
 int objstore_s3_open(const struct objstore_settings *set, struct objstore **s_r, struct err *err);
 /* A directory, created when missing.  Safe among any number of processes. */
 int objstore_posix_open(const char *dir, struct objstore **s_r, struct err *err);

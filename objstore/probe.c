@@ -15,6 +15,8 @@ struct probe {
 	char id[ID];			/* of this run */
 	unsigned serial;		/* makes every body its own */
 	char key[128];
+	char **used;			/* keys of objects there may be: not every store can list them */
+	size_t n_used, cap_used;
 	int rc;				/* <0: the store cannot be tried */
 };
 
@@ -22,7 +24,15 @@ struct probe {
 
 static const char *key(struct probe *p, const char *name)
 {
+	size_t i;
+
 	snprintf(p->key, sizeof(p->key), "culver-probe/%s/%s", p->id, name);
+	for (i = 0; i < p->n_used && strcmp(p->used[i], p->key); i++)
+		;
+	if (i == p->n_used && *name && name[strlen(name) - 1] != '/') {
+		mem_grow(&p->used, &p->cap_used, p->n_used + 1, sizeof(*p->used));
+		p->used[p->n_used++] = mem_strdup(p->key);
+	}
 	return p->key;
 }
 
@@ -357,18 +367,13 @@ static void measure(struct probe *p)
 
 static void clean(struct probe *p)
 {
-	struct objstore_list_item *items = NULL;
-	const char **keys;
-	size_t n = 0, i;
+	size_t i;
 
-	if (objstore_list(p->s, key(p, ""), NULL, 0, &items, &n, NULL) < 0 || !n)
-		return;
-	keys = mem_calloc(n, sizeof(*keys));
-	for (i = 0; i < n; i++)
-		keys[i] = items[i].key;
-	objstore_delete_many(p->s, keys, n, NULL);
-	free(keys);
-	objstore_items_free(items, n);
+	if (p->n_used)
+		objstore_delete_many(p->s, (const char *const *)p->used, p->n_used, NULL);
+	for (i = 0; i < p->n_used; i++)
+		free(p->used[i]);
+	free(p->used);
 }
 
 static bool ok(const struct probe_result *r, enum probe_check c)

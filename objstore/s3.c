@@ -49,7 +49,6 @@ static void pump(struct s3_store *s)
 {
 	struct s3_keys keys;
 
-	s->pumping = false;
 	while (s->first) {
 		struct err err = ERR_INIT;
 		int64_t wait = policy_may_send(&s->policy, http_now());
@@ -71,7 +70,10 @@ static void pump(struct s3_store *s)
 
 static void pump_task(struct http_task *t)
 {
-	pump((struct s3_store *)((char *)t - offsetof(struct s3_store, pump)));
+	struct s3_store *s = (struct s3_store *)((char *)t - offsetof(struct s3_store, pump));
+
+	s->pumping = false;	/* here alone: while it is posted it must not be posted again */
+	pump(s);
 }
 
 static void pump_timer(struct http_task *t)

@@ -178,7 +178,9 @@ int obox_check(struct obox_user *u, struct obox_check *c, struct err *err)
 		if (list[i].exists)
 			rc = check_mailbox(&k, list[i].name);
 	obox_mailboxes_free(list, n);
-	if (rc == 0) {
+	if (rc == 0 && !(u->ob->cfg.mail_store->caps & OBJ_CAP_LIST)) {
+		say(c, false, "user %s: the mail store cannot list: it was not searched for objects that belong to no message", u->name);
+	} else if (rc == 0) {
 		prefix = user_key(u, "m/");
 		rc = objstore_each(u->ob->cfg.mail_store, prefix, check_object, &k, err);
 		free(prefix);

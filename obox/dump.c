@@ -304,6 +304,8 @@ static int next_key(struct objstore *s, const char *prefix, const char *after, c
 
 int obox_users(struct obox *ob, const char *after_user, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err)
 {
+	/* the mail store knows users whose index is lost too, but not every one can be listed */
+	struct objstore *store = ob->cfg.mail_store->caps & OBJ_CAP_LIST ? ob->cfg.mail_store : ob->cfg.index_store;
 	char *prefix = mem_printf("%s%su/", ob->prefix, *ob->prefix ? "/" : ""), *after = NULL;
 	int rc;
 
@@ -317,7 +319,7 @@ int obox_users(struct obox *ob, const char *after_user, int (*fn)(void *ctx, con
 		char *key = NULL, *user;
 		const char *name, *end;
 
-		rc = next_key(ob->cfg.mail_store, prefix, after, &key, err);
+		rc = next_key(store, prefix, after, &key, err);
 		if (rc < 0 || !key)
 			break;
 		name = strchr(key + strlen(prefix), '/');

@@ -317,7 +317,7 @@ int obox_scrub(struct obox *ob, const char *user, struct obox_scrub *s, struct e
 int obox_log_show(struct obox *ob, const char *user, bool json, int (*fn)(void *ctx, const char *text, size_t len), void *ctx, struct err *err);
 /* Makes user's root anew from its message objects alone; refuses while a readable root exists unless force. */
 int obox_rebuild(struct obox *ob, const char *user, bool force, struct obox_check *c, struct err *err);
-/* Users that have a root or message objects in the store (uses LIST), in the order of their keys; only those behind
+/* Users that have a root or message objects in the mail store (or where it cannot list, a root in the index), in the order of their keys; only those behind
  * the user after (NULL = all). */
 int obox_users(struct obox *ob, const char *after, int (*fn)(void *ctx, const char *user), void *ctx, struct err *err);
 /* Any object of the store as readable text lines or JSON. */

@@ -298,6 +298,8 @@ int obox_rebuild(struct obox *ob, const char *user, bool force, struct obox_chec
 	int rc;
 
 	c->messages = c->damaged = c->missing = c->orphans = c->repaired = 0;
+	if (!(ob->cfg.mail_store->caps & OBJ_CAP_LIST))
+		return err_set(err, ERR_INVALID, "the mail store cannot list: which messages user %s has can be learnt from the index alone", user);
 	obox_evict_user(ob, user);
 	pthread_mutex_lock(&ob->lock);
 	if (hmap_gets(&ob->users, user)) {

@@ -30,6 +30,10 @@ static int restore_object(struct obox *ob, const struct journal_object *o, struc
 	buf_free(&there);
 	if (same)
 		return 0;
+	if (rc == ERR_CORRUPT) {	/* the store knows that it is another's */
+		log_event(LOG_ERROR, "message object cannot be restored from the journal", LF_S("object", o->key), LF_ERR(&quiet), LF_END);
+		return 0;
+	}
 	if (rc != ERR_NOTFOUND)
 		objstore_delete(ob->cfg.mail_store, o->key, NULL);
 	rc = objstore_put_lazy(ob->cfg.mail_store, o->key, &iov, 1, err);

@@ -26,7 +26,7 @@ struct saving {
 	struct buf summary;	/* only when lines were put before the message */
 	const void *sum;
 	size_t sum_len;
-	bool put;		/* its object may be in the store */
+	bool put;		/* its object is in the store */
 };
 
 static int seal_one(struct obox_user *u, const struct obox_save *sv, struct saving *s, struct err *err)
@@ -171,10 +171,11 @@ static int put_objects(struct batch *b, struct err *err)
 		size_t len;
 
 		mobj_data(b->s[i].obj, &data, &len);
-		b->s[i].put = true;
 		iov = (struct iovec){ (void *)(uintptr_t)data, len };
 		rc = len <= OBOX_JOURNAL_OBJECT ? objstore_put_lazy(store, b->s[i].key, &iov, 1, err) :
 						  objstore_put(store, b->s[i].key, data, len, OBJ_CREATE, NULL, err);
+		/* after any error what is there, or will be, may be somebody else's: it is not ours to delete */
+		b->s[i].put = rc == 0;
 	}
 	return rc;
 }

@@ -198,9 +198,14 @@ int obox_scrub(struct obox *ob, const char *user, struct obox_scrub *s, struct e
 	k.u = user_new(ob, user);
 	rc = load(&k);
 	if (rc == 1) {
-		prefix = user_key(k.u, "m/");
-		rc = objstore_each(ob->cfg.mail_store, prefix, on_object, &k, err);
-		free(prefix);
+		if (ob->cfg.mail_store->caps & OBJ_CAP_LIST) {
+			prefix = user_key(k.u, "m/");
+			rc = objstore_each(ob->cfg.mail_store, prefix, on_object, &k, err);
+			free(prefix);
+		} else {	/* each is asked for by its name */
+			rc = 0;
+			say(&k, false, "user %s: the mail store cannot list: it was not searched for objects that belong to no message", user);
+		}
 		for (i = 0; i < k.n && rc == 0; i++) {
 			if (!k.refs[i].there || s->bodies)
 				step(&k);

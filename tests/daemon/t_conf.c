@@ -100,6 +100,24 @@ static void mistakes_are_told_with_their_line_and_a_suggestion(void **state)
 	assert_complaints("lmtp_save_to_detail_mailbox = maybe\n", "F:1: lmtp_save_to_detail_mailbox = \"maybe\": write yes or no\n");
 }
 
+static void stores_for_messages_only_want_an_index_elsewhere(void **state)
+{
+	assert_complaints("mail_store {\n driver = sproxyd\n url = {http://a:81, http://b:81}\n}\nindex_store { driver = posix }\n", "");
+	assert_complaints("mail_store {\n driver = sproxyd\n url = http://a:81\n service_id = 0xd1\n class = 1\n profile = bparc\n}\nindex_store { driver = posix }\n", "");
+	assert_complaints("mail_store {\n driver = sproxyd\n url = http://a:81\n}\n",
+			  "mail_store: driver = sproxyd keeps messages only, it has no conditional writes: add index_store { driver = posix } or one with s3\n");
+	assert_complaints("index_store {\n driver = sproxyd\n url = http://a:81\n}\n",
+			  "index_store: driver = sproxyd keeps messages only, it has no conditional writes: use posix or s3\n");
+	assert_complaints("mail_store {\n driver = sproxyd\n}\nindex_store { driver = posix }\n", "mail_store: driver = sproxyd needs url, a list of connectors\n");
+	assert_complaints("mail_store {\n driver = sproxyd\n url = a:81\n service_id = 0x59\n}\nindex_store { driver = posix }\n",
+			  "mail_store: url = \"a:81\": write it like http://10.0.0.1:81\nmail_store: service_id = \"0x59\": it is 0xC1 to 0xFF and not 0xC3\n");
+	assert_complaints("mail_store {\n class = 7\n}\n", "F:2: class = \"7\": it can be from 0 to 5\n");
+	assert_complaints("mail_store {\n driver = libs3\n bucket = mail\n}\nindex_store { driver = posix }\n",
+			  "mail_store: driver = libs3 needs endpoint, access_key and secret_key\n");
+	assert_complaints("mail_store { prefix = a }\nindex_store {\n driver = posix\n prefix = b\n}\n",
+			  "index_store: prefix = \"b\": it is that of mail_store: leave it out\n");
+}
+
 static void all_mistakes_are_told_at_once(void **state)
 {
 	assert_complaints("log_level = x\nhostnam = a\nworker_count = -1\nlimits { foo = 1 }\nbar { baz = 1 }\n",
@@ -273,6 +291,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_empty_file_is_the_defaults),
 		cmocka_unit_test(mistakes_are_told_with_their_line_and_a_suggestion),
+		cmocka_unit_test(stores_for_messages_only_want_an_index_elsewhere),
 		cmocka_unit_test(all_mistakes_are_told_at_once),
 		cmocka_unit_test(listeners_are_checked),
 		cmocka_unit_test(mistakes_of_several_settings_are_found),

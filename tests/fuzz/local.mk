@@ -1,7 +1,7 @@
 # Fuzz targets.  In the ordinary build each is linked with replay.c and runs
 # over tests/fuzz/corpus/<name>; with --enable-fuzzing it is a libFuzzer
 # program.  A new one: two lines here (sources, libraries) and its name below.
-fuzz_targets = %reldir%/fuzz_fscache %reldir%/fuzz_gate %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_lmtp %reldir%/fuzz_metacache %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_node %reldir%/fuzz_obox %reldir%/fuzz_pop3 %reldir%/fuzz_s3_xml %reldir%/fuzz_settings
+fuzz_targets = %reldir%/fuzz_fscache %reldir%/fuzz_gate %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_lmtp %reldir%/fuzz_metacache %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_node %reldir%/fuzz_obox %reldir%/fuzz_pop3 %reldir%/fuzz_s3_xml %reldir%/fuzz_settings %reldir%/fuzz_sproxyd
 check_PROGRAMS += $(fuzz_targets)
 EXTRA_DIST += %reldir%/corpus
 if FUZZING
@@ -63,3 +63,7 @@ endif
 %canon_reldir%_fuzz_s3_xml_SOURCES = %reldir%/fuzz_s3_xml.c $(fuzz_main)
 %canon_reldir%_fuzz_s3_xml_LDFLAGS = $(fuzz_link)
 %canon_reldir%_fuzz_s3_xml_LDADD = $(OBJSTORE_LIBS)
+
+%canon_reldir%_fuzz_sproxyd_SOURCES = %reldir%/fuzz_sproxyd.c $(fuzz_main)
+%canon_reldir%_fuzz_sproxyd_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_sproxyd_LDADD = $(OBJSTORE_LIBS) $(SODIUM_LIBS)

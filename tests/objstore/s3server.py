@@ -7,6 +7,7 @@ Prints its port and runs until its standard input ends.  POST /-/odd takes a JSO
 
 It also plays instance metadata (/latest/...) and STS (POST / with Action=AssumeRoleWithWebIdentity)."""
 import base64
+import email.utils
 import hashlib
 import hmac
 import http.server
@@ -65,10 +66,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    def handle_expect_100(self):
+        done = super().handle_expect_100()
+        if not odd.get("no_continue"):
+            self.wfile.flush()
+        return done
+
     # --- signature ---
+
+    def verify_v2(self, raw, body):
+        """Signature Version 2, as old appliances know it (and with "v2_only" nothing else)."""
+        m = re.fullmatch(r"AWS ([^:]+):([A-Za-z0-9+/=]{28})", raw)
+        if not m or m[1] not in SECRETS:
+            raise Refuse(403, "InvalidAccessKeyId", "unknown")
+        h, path = self.headers, self.path.partition("?")[0]
+        amz = "".join("%s:%s\n" % (n, " ".join(h[n].split())) for n in sorted({n.lower() for n in h if n.lower().startswith("x-amz-")}))
+        date = "" if "x-amz-date" in h else h.get("date", "")
+        sub = "&".join(sorted(p for p in self.path.partition("?")[2].split("&") if p.partition("=")[0] in ("acl", "delete", "location", "uploads", "uploadId", "partNumber")))
+        if h.get("host", "").startswith(BUCKET + "."):
+            path = "/" + BUCKET + path
+        text = "\n".join([self.command, h.get("content-md5", ""), h.get("content-type", ""), date, amz + path + ("?" + sub if sub else "")])
+        want = base64.b64encode(hmac.new(SECRETS[m[1]].encode(), text.encode(), hashlib.sha1).digest()).decode()
+        if not hmac.compare_digest(want, m[2]):
+            raise Refuse(403, "SignatureDoesNotMatch", text)
+        sent = email.utils.parsedate_to_datetime(h.get("x-amz-date") or h.get("date")).timestamp()
+        if abs(sent - self.clock()) > 900:
+            raise Refuse(403, "RequestTimeTooSkewed", "clocks differ")
+        if "content-md5" in h and base64.b64encode(hashlib.md5(body).digest()).decode() != h["content-md5"]:
+            raise Refuse(400, "BadDigest", "content-md5")
 
     def verify(self, body):
         raw = self.headers.get("authorization", "")
+        if raw.startswith("AWS "):
+            return self.verify_v2(raw, body)
+        if odd.get("v2_only"):
+            raise Refuse(400, "InvalidRequest", "the authorization mechanism is not supported")
         m = re.fullmatch(r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/s3/aws4_request, SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})", raw)
         if not m:
             raise Refuse(403, "AccessDenied", "no signature")
@@ -190,6 +222,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if o:
             raise Refuse(o.get("status", 503), "SlowDown", "please", {"Retry-After": str(o["retry_after"])} if "retry_after" in o else {})
         o = strange("error", m, k)
+        if o and o is not True and o.get("silent"):  # without a body
+            return self.answer(o.get("status", 500))
         if o:
             raise Refuse(o.get("status", 500), o.get("code", "InternalError"), "as ordered")
         self.verify(body)
@@ -311,7 +345,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         q = self.query
         limit = min(int(q.get("max-keys", 1000)), odd.get("page", 1000))
         with lock:
-            keys = sorted(k for k in objects if k.startswith(q.get("prefix", "")) and k > q.get("start-after", ""))
+            keys = sorted(k for k in objects if k.startswith(q.get("prefix", "")) and k > q.get("start-after", q.get("marker", "")))
             items = [(k, len(objects[k]["data"]), objects[k]["time"]) for k in keys[:limit]]
         enc = quote if q.get("encoding-type") == "url" else escape
         out = ['<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>%s</Name>' % BUCKET]

@@ -14,3 +14,6 @@ TESTS += %reldir%/t_columns
 check_PROGRAMS += %reldir%/t_tend
 TESTS += %reldir%/t_tend
 %canon_reldir%_t_tend_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
+check_PROGRAMS += %reldir%/t_apart
+TESTS += %reldir%/t_apart
+%canon_reldir%_t_apart_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
