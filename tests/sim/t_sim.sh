@@ -15,7 +15,7 @@ quick="ack-before-journal:60 epoch-not-raised:60 no-takeover:60 references-not-c
 	tail-not-rewritten:60 store-ignores-conditions:60 swap-overwrites:60 no-seal:120 modseq-goes-back:120 lost-save-kept:120
 	ack-behind-gap:160 no-read-back:160 no-lease,no-tombstone:300"
 rare="modseq-ends-forgotten:1200 uidnext-given-back:1500 flying-save-uploaded:1200 no-fence:1200"
-seeds=${CULVER_SIM_SEEDS:-1500}
+seeds=${CULVER_SIM_SEEDS:-2000}
 if [ "$slow" -gt 1 ]; then
 	seeds=${CULVER_SIM_SEEDS:-40}
 	rare=
