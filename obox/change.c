@@ -168,11 +168,13 @@ static void not_acknowledged(struct obox_user *u, struct mbox *to, uint32_t firs
 	}
 	seqset_add(&uids, first, first + n - 1);
 	r.modseq = root_next_modseq(&u->st, to);
-	if (move)
+	if (to->deleted)
+		user_show(u, to, first, first + n - 1);
+	else if (move)
 		user_late(u, ticket, &to->guid, first, first + n - 1);
-	else if (!to->deleted && user_commit_forced(u, &r, &t, NULL) == 0)
+	else if (user_commit_forced(u, &r, &t, NULL) == 0)
 		user_late(u, t, &to->guid, first, first + n - 1);	/* as batch_undo() in save.c */
-	else if (!to->deleted)
+	else
 		user_stop(u);
 	seqset_free(&uids);
 }

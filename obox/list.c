@@ -168,6 +168,7 @@ static int plan_run(struct plan *p, struct obox_user *u, int rc, struct err *err
 		rc = err_set(err, ERR_LIMIT, "user has %d mailboxes already", MAILBOXES_MAX);
 	if (rc == 0 && p->n)
 		rc = user_commit(u, p->recs, NULL, p->n, &ticket, err);
+	pthread_cond_broadcast(&u->visible);	/* in a mailbox that is no more nothing is waited for */
 	pthread_mutex_unlock(&u->lock);
 	if (rc == 0 && p->n)
 		rc = user_wait(u, ticket, err);

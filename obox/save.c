@@ -339,7 +339,8 @@ static int wait_for_late(struct obox_user *u)
 	return rc == ERR_UNAVAILABLE ? 0 : rc;
 }
 
-/* Shows UIDs lo..hi and waits until everything before them is shown too; under the lock. */
+/* Shows UIDs lo..hi and waits until everything before them is shown too; under the lock.  In a mailbox that was deleted
+ * meanwhile nobody waits for anybody. */
 void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 {
 	seqset_remove(&m->pending, lo, hi);
@@ -347,7 +348,7 @@ void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi)
 	pthread_cond_broadcast(&u->visible);
 	if (u->n_late)
 		user_settle_late(u);
-	while (m->pending.n && m->pending.r[0].lo < lo && !u->broken) {
+	while (!m->deleted && m->pending.n && m->pending.r[0].lo < lo && !u->broken) {
 		if (!u->n_late)
 			pthread_cond_wait(&u->visible, &u->lock);
 		else if (wait_for_late(u) < 0)
@@ -427,9 +428,9 @@ static int batch_run(struct batch *b, const char *mailbox, uint32_t *uidvalidity
 	pthread_mutex_lock(&u->lock);
 	if (rc == 0 && b->m->deleted)
 		rc = err_set(err, ERR_NOTFOUND, "mailbox was deleted meanwhile");
-	if (rc == 0)
+	if (rc == 0 || b->m->deleted)
 		user_show(u, b->m, b->first, b->first + (uint32_t)b->n - 1);
-	else if (!b->m->deleted)
+	else
 		batch_undo(b);
 	land(u, b->lsn);
 	mbox_unpin(b->m);

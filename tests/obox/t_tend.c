@@ -17,7 +17,7 @@ struct fix {
 	struct objstore *mem;
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	bool shut;			/* puts wait */
+	bool shut, large_only;		/* puts wait; only those of large objects */
 	unsigned waiting;
 	unsigned rotten;		/* so many GETs give damaged bytes, but not those past the cache */
 	int64_t wall_us, mono_us;
@@ -44,7 +44,7 @@ static void gate_submit(struct objstore *s, struct objstore_op *op)
 	struct fix *f = (struct fix *)s;
 
 	pthread_mutex_lock(&f->lock);
-	while (f->shut && op->verb == OBJ_PUT) {
+	while (f->shut && op->verb == OBJ_PUT && (!f->large_only || (op->n_iov && op->iov[0].iov_len > 200000))) {
 		f->waiting++;
 		pthread_cond_broadcast(&f->cond);
 		pthread_cond_wait(&f->cond, &f->lock);
@@ -233,6 +233,55 @@ static void a_store_that_hangs_holds_up_no_flag_change(void **state)
 	seqset_free(&one);
 }
 
+/* --- a mailbox that is deleted while saves into it are under way --- */
+
+struct saver { struct fix *f; size_t size; int rc; };
+
+static void *save_into_tmp(void *ctx)
+{
+	struct saver *sv = ctx;
+	struct obox_save s = { .idate = INT64_MIN };
+	struct err err = ERR_INIT;
+	char *text = mem_alloc(sv->size);
+	size_t i;
+
+	randombytes_buf(text, sv->size);	/* not to be packed to nothing */
+	for (i = 0; i < sv->size; i++)
+		text[i] = (char)('a' + (unsigned char)text[i] % 26);
+	memcpy(text, "Subject: x\r\n\r\n", 14);
+	if (obox_msgin_new(sv->f->ob, &s.msg, &err) < 0 || obox_msgin_write(s.msg, text, sv->size, &err) < 0 || obox_msgin_finish(s.msg, &err) < 0)
+		abort();
+	sv->rc = obox_save(sv->f->u, "Tmp", &s, 1, NULL, &err);
+	obox_msgin_free(&s.msg);
+	free(text);
+	return NULL;
+}
+
+/* The second save waits to be shown behind the first, which ends with "no such mailbox". */
+static void saves_into_a_mailbox_that_is_deleted_end(void **state)
+{
+	struct fix *f = *state;
+	struct saver large = { f, 900000, 1 }, small = { f, 100, 1 };
+	pthread_t a, b;
+
+	assert_int_equal(obox_mailbox_create(f->u, "Tmp", 0, &f->err), 0);
+	f->large_only = true;
+	gate_set(f, true);
+	assert_int_equal(pthread_create(&a, NULL, save_into_tmp, &large), 0);
+	pthread_mutex_lock(&f->lock);
+	while (!f->waiting)
+		pthread_cond_wait(&f->cond, &f->lock);
+	pthread_mutex_unlock(&f->lock);
+	assert_int_equal(pthread_create(&b, NULL, save_into_tmp, &small), 0);
+	usleep(300000);			/* it waits by now; if it does not, less is tried */
+	assert_int_equal(obox_mailbox_delete(f->u, "Tmp", &f->err), 0);
+	gate_set(f, false);
+	pthread_join(a, NULL);
+	pthread_join(b, NULL);		/* for ever, when nobody wakes it */
+	assert_int_equal(large.rc, ERR_NOTFOUND);
+	assert_true(small.rc == 0 || small.rc == ERR_NOTFOUND);
+}
+
 /* Such as a cache on a disk that goes bad, where its own checksum does not see it. */
 static void a_damaged_copy_is_read_again_from_the_store_itself(void **state)
 {
@@ -264,6 +313,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(mail_goes_when_its_grace_period_is_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_is_begun_when_tending_was_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_store_that_hangs_holds_up_no_flag_change, setup, teardown),
+		cmocka_unit_test_setup_teardown(saves_into_a_mailbox_that_is_deleted_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_copy_is_read_again_from_the_store_itself, setup, teardown),
 	};
 
