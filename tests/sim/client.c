@@ -161,15 +161,15 @@ static unsigned pick_uids(const struct m_box *b, struct obox_view *v, uint32_t *
 	unsigned n = 0, want = 1 + (unsigned)rnd_below(3), tries;
 
 	for (tries = 0; b->n && tries < 12 && seqset_count(set) < want; tries++) {
-		const struct m_msg *m = &b->msgs[rnd_below(b->n)];
+		const struct m_msg m = b->msgs[rnd_below(b->n)];	/* a copy: others may go on, and add messages, while a lock is taken */
 		struct obox_msg got;
 		uint32_t seq;
 
-		if (m->gone || seqset_contains(set, m->uid))
+		if (m.gone || seqset_contains(set, m.uid))
 			continue;
-		seq = obox_view_seq(v, m->uid, false);
-		if (seq && obox_view_read(v, seq, &got, 1) == 1 && got.uid == m->uid && !(got.flags & OBOX_GONE))
-			seqset_add(set, m->uid, m->uid);
+		seq = obox_view_seq(v, m.uid, false);
+		if (seq && obox_view_read(v, seq, &got, 1) == 1 && got.uid == m.uid && !(got.flags & OBOX_GONE))
+			seqset_add(set, m.uid, m.uid);
 	}
 	for (tries = 0; tries < set->n; tries++) {
 		uint32_t uid = set->r[tries].lo;
