@@ -12,14 +12,22 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #define WITH_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define WITH_TSAN 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define WITH_ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define WITH_TSAN 1
 #endif
 #endif
-#ifdef WITH_ASAN
+/* The sanitizers want to be told of each switch, and then see through swapcontext() only. */
+#if defined(WITH_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+enum { STACK = 1 << 20 };
+#elif defined(WITH_TSAN)
+#include <sanitizer/tsan_interface.h>
 enum { STACK = 1 << 20 };
 #else
 enum { STACK = 256 << 10 };
@@ -30,7 +38,7 @@ struct ctx {
 	sigjmp_buf jb;
 	void *stack;
 	bool started;
-	void *fake;
+	void *fake;	/* what a sanitizer knows this stack by */
 };
 
 struct alarm { int64_t at; uint64_t order; void (*fn)(void *); void *arg; uint64_t gen; };
@@ -47,12 +55,14 @@ static unsigned preempt_permille;
 static void *free_stacks[4096];
 static size_t n_free;
 static ucontext_t main_uc;
-#ifndef WITH_ASAN
-static sigjmp_buf main_jb;
-#else
+#if defined(WITH_ASAN)
 static const void *main_stack;
 static size_t main_size;
 static void *main_fake;
+#elif defined(WITH_TSAN)
+static void *main_fiber;
+#else
+static sigjmp_buf main_jb;
 #endif
 
 /* --- alarms: a heap by time --- */
@@ -126,9 +136,16 @@ static void into(struct task *t)
 
 	sim_task = t;
 	sim_switches++;
-#ifdef WITH_ASAN
+#if defined(WITH_ASAN)
 	c->started = true;
 	__sanitizer_start_switch_fiber(&main_fake, c->stack, STACK);
+	swapcontext(&main_uc, &c->uc);
+#elif defined(WITH_TSAN)
+	main_fiber = __tsan_get_current_fiber();
+	if (!c->started)
+		c->fake = __tsan_create_fiber(0);
+	c->started = true;
+	__tsan_switch_to_fiber(c->fake, 0);
 	swapcontext(&main_uc, &c->uc);
 #else
 	if (sigsetjmp(main_jb, 0) == 0) {
@@ -147,10 +164,13 @@ static void out(void)
 {
 	struct ctx *c = sim_task->ctx;
 
-#ifdef WITH_ASAN
+#if defined(WITH_ASAN)
 	__sanitizer_start_switch_fiber(sim_task->state == TASK_DONE ? NULL : &c->fake, main_stack, main_size);
 	swapcontext(&c->uc, &main_uc);
 	__sanitizer_finish_switch_fiber(c->fake, &main_stack, &main_size);
+#elif defined(WITH_TSAN)
+	__tsan_switch_to_fiber(main_fiber, 0);
+	swapcontext(&c->uc, &main_uc);
 #else
 	if (sigsetjmp(c->jb, 0) == 0)
 		siglongjmp(main_jb, 1);
@@ -186,6 +206,10 @@ static void stack_free(struct task *t)
 {
 #ifdef WITH_ASAN
 	__asan_unpoison_memory_region(t->ctx->stack, STACK);
+#endif
+#ifdef WITH_TSAN
+	if (t->ctx->fake)
+		__tsan_destroy_fiber(t->ctx->fake);
 #endif
 	if (n_free < MEM_COUNT(free_stacks))
 		free_stacks[n_free++] = t->ctx->stack;
