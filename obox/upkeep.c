@@ -250,6 +250,18 @@ int obox_flush(struct obox *ob, const char *user, struct err *err)
 
 /* --- upkeep --- */
 
+/* Is it time for snapshots, now that the user goes?  Who opens it next reads one segment behind them for a GET; snapshots are three
+ * PUTs or more, each the price of a dozen.  A local journal's segments are files and cost more to read than to leave out. */
+static bool wants_snapshots(struct obox_user *u)
+{
+	uint64_t segments;
+
+	pthread_mutex_lock(&u->lock);
+	segments = u->man.log_seq - u->man.snap_seq + (u->tail.len > 0);
+	pthread_mutex_unlock(&u->lock);
+	return !u->ob->cfg.cluster || segments > 1 || u->man.snap.lsn == 0;
+}
+
 static int retire(struct obox_user *u)
 {
 	struct err e = ERR_INIT;
@@ -264,7 +276,7 @@ static int retire(struct obox_user *u)
 	if (begun)	/* its slot keeps what was begun; the rest goes into the next */
 		rc = upload_one(u, false, false, &e);
 	if (rc == 0)
-		rc = upload_one(u, true, true, &e);
+		rc = upload_one(u, true, wants_snapshots(u), &e);
 	if (u->lost)
 		return 0;
 	if (rc < 0)
