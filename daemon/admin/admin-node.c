@@ -304,6 +304,7 @@ static int drain_here(struct admin *a, struct err *err)
 	bool undo = admin_bool(a, "undo");
 	int64_t end = now_ms() + DRAIN_MS;
 	size_t total = obox_users_held(env->obox);
+	struct err quiet = ERR_INIT;
 	int rc = metacache_drain(env->cluster, !undo, admin_bool(a, "force"), err);
 
 	while (rc == 0 && !undo && obox_users_held(env->obox) && now_ms() < end && !(env->stopping && env->stopping(env)))
@@ -313,7 +314,7 @@ static int drain_here(struct admin *a, struct err *err)
 	if (!undo && obox_users_held(env->obox))
 		return err_set(err, ERR_BUSY, "node %s takes no new users, but %zu could not be given away yet: run it again", env->node_name, obox_users_held(env->obox));
 	if (!undo)	/* others see at once that nobody is left */
-		(void)metacache_drain(env->cluster, true, true, NULL);
+		(void)metacache_drain(env->cluster, true, true, &quiet);
 	admin_done(a, json_pack("{s:s, s:b, s:I}", "node", env->node_name, "draining", !undo, "users", (json_int_t)total));
 	return 0;
 }
