@@ -1,6 +1,6 @@
 /* metacache-private - the inside of metacache/.
  *
- * Locks: others_lock, takeover_lock > beat_lock > peers_lock > the journal's.  No store call
+ * Locks: takeover_lock > beat_lock > peers_lock > the journal's.  No store call
  * is made under peers_lock or the journal's. */
 #ifndef METACACHE_PRIVATE_H
 #define METACACHE_PRIVATE_H
@@ -92,6 +92,7 @@ int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, st
 
 /* --- operate.c --- */
 
+int operate_look_around(struct metacache *mc, size_t *n_r, struct err *err);	/* the watch's, while this node is draining: who takes users? */
 bool operate_elsewhere(struct metacache *mc, const char *user, struct obox_owner *o_r);	/* obox_cluster_ops.elsewhere */
 
 /* --- metacache.c --- */
@@ -125,10 +126,8 @@ struct metacache {
 	int64_t next_ring_us, next_watch_us;
 	pthread_mutex_t takeover_lock;
 	atomic_bool draining;
-	pthread_mutex_t others_lock;
-	struct obox_owner *others;	/* where a draining node sends users */
+	struct obox_owner *others;	/* where a draining node sends users; with peers_lock */
 	size_t n_others;
-	int64_t next_others_us;
 	pthread_mutex_t sleep_lock;
 	pthread_cond_t sleep_cond;
 	pthread_t threads[3];

@@ -370,7 +370,6 @@ int metacache_new(const struct metacache_config *cfg, struct obox_cluster **c_r,
 	pthread_mutex_init(&mc->beat_lock, NULL);
 	pthread_mutex_init(&mc->peers_lock, NULL);
 	pthread_mutex_init(&mc->takeover_lock, NULL);
-	pthread_mutex_init(&mc->others_lock, NULL);
 	pthread_mutex_init(&mc->sleep_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -395,7 +394,6 @@ void metacache_free(struct obox_cluster **c)
 	pthread_mutex_destroy(&mc->beat_lock);
 	pthread_mutex_destroy(&mc->peers_lock);
 	pthread_mutex_destroy(&mc->takeover_lock);
-	pthread_mutex_destroy(&mc->others_lock);
 	free(mc->others);
 	pthread_mutex_destroy(&mc->sleep_lock);
 	pthread_cond_destroy(&mc->sleep_cond);

@@ -21,10 +21,10 @@ static bool takes_users(const struct metacache *mc, const struct peer *p)
 	return p->rec.state == NODE_LIVE && !p->rec.draining && *p->rec.address && strcmp(p->rec.node, mc->node) != 0 && !watch_silent(mc, p);
 }
 
-/* Under others_lock.  What cannot be read now leaves the list as it was. */
-static int look_around(struct metacache *mc, struct err *err)
+/* What cannot be read now leaves the list as it was. */
+int operate_look_around(struct metacache *mc, size_t *n_r, struct err *err)
 {
-	struct obox_owner *list;
+	struct obox_owner *list, *old;
 	char etag[OBJ_ETAG_MAX];
 	struct ring ring;
 	size_t n = 0, i;
@@ -44,10 +44,13 @@ static int look_around(struct metacache *mc, struct err *err)
 		list[n++].incarnation = p.rec.incarnation;
 	}
 	ring_free(&ring);
-	free(mc->others);
+	pthread_mutex_lock(&mc->peers_lock);
+	old = mc->others;
 	mc->others = list;
 	mc->n_others = n;
-	mc->next_others_us = mc_now(mc) + mc_ttl_us(mc) / 3;
+	pthread_mutex_unlock(&mc->peers_lock);
+	free(old);
+	*n_r = n;
 	return 0;
 }
 
@@ -68,15 +71,12 @@ static uint64_t weight(const char *user, const char *node)
 
 bool operate_elsewhere(struct metacache *mc, const char *user, struct obox_owner *o)
 {
-	struct err e = ERR_INIT;
 	uint64_t best = 0;
 	size_t i;
 
 	if (!atomic_load(&mc->draining))
 		return false;
-	pthread_mutex_lock(&mc->others_lock);
-	if (mc_now(mc) >= mc->next_others_us && look_around(mc, &e) < 0)
-		log_event(LOG_WARN, "the other nodes cannot be looked up now", LF_ERR(&e), LF_END);
+	pthread_mutex_lock(&mc->peers_lock);
 	for (i = 0; i < mc->n_others; i++) {
 		uint64_t w = weight(user, mc->others[i].node);
 
@@ -86,7 +86,7 @@ bool operate_elsewhere(struct metacache *mc, const char *user, struct obox_owner
 		*o = mc->others[i];
 	}
 	i = mc->n_others;
-	pthread_mutex_unlock(&mc->others_lock);
+	pthread_mutex_unlock(&mc->peers_lock);
 	return i > 0;
 }
 
@@ -99,15 +99,13 @@ int metacache_drain(struct obox_cluster *c, bool on, bool force, struct err *err
 {
 	struct metacache *mc = mc_of(c);
 	bool was = atomic_load(&mc->draining);
+	size_t n = 0;
 	int rc = 0;
 
-	if (on) {
-		pthread_mutex_lock(&mc->others_lock);
-		rc = look_around(mc, err);
-		if (rc == 0 && !mc->n_others && !force)
-			rc = err_set(err, ERR_UNAVAILABLE, "there is no other node that takes users: each needs \"listen node\", and must not be draining itself");
-		pthread_mutex_unlock(&mc->others_lock);
-	}
+	if (on)
+		rc = operate_look_around(mc, &n, err);
+	if (rc == 0 && on && !n && !force)
+		rc = err_set(err, ERR_UNAVAILABLE, "there is no other node that takes users: each needs \"listen node\", and must not be draining itself");
 	if (rc < 0)
 		return rc;
 	atomic_store(&mc->draining, on);
@@ -148,6 +146,8 @@ static int look(const struct adopt *a, struct peer *p, struct err *err)
 	struct err e = ERR_INIT;
 	int rc = watch_observe(a->mc, a->node, p, &e);
 
+	if (atomic_load(&a->mc->fenced))
+		return err_set(err, ERR_FENCED, "this node itself was taken over");
 	if (rc == ERR_CORRUPT)
 		return err_set(err, rc, "the record of node %s is damaged (%.150s), and without it nobody can tell where its journal begins: its users wait. Stop that node if it runs and "
 			       "start it again once it is repaired; bring the object back from a backup of the store if there is one; else culverctl store delete --store index KEY "
@@ -180,6 +180,8 @@ static int wait_for_replay(struct adopt *a, struct err *err)
 	int rc;
 
 	while ((rc = watch_settle(a->mc, a->node, a->incarnation, &p, err)) == 0) {
+		if (atomic_load(&a->mc->fenced))
+			return err_set(err, ERR_FENCED, "this node itself was taken over");
 		if (mc_now(a->mc) > end)
 			return err_set(err, ERR_BUSY, "node %s is not taken over yet: %s is at it", a->node, p.rec.claimer);
 		usleep((useconds_t)mc_ttl_us(a->mc) / 40);

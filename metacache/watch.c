@@ -163,11 +163,15 @@ int64_t watch_step(struct metacache *mc)
 	char etag[OBJ_ETAG_MAX];
 	struct err e = ERR_INIT;
 	struct ring r;
+	size_t n;
 
 	if (atomic_load(&mc->fenced))
 		return step;
 	if (now >= mc->next_ring_us) {
 		mc->next_ring_us = now + mc_ttl_us(mc) / 2;
+		if (atomic_load(&mc->draining) && operate_look_around(mc, &n, &e) < 0)
+			log_event(LOG_WARN, "the other nodes cannot be looked up now", LF_ERR(&e), LF_END);
+		err_clear(&e);
 		if (ring_get(mc, &r, etag, &e) == 0) {
 			ring_free(&mc->ring);
 			mc->ring = r;
