@@ -230,8 +230,10 @@ static void a_live_node_adopted_by_force_is_fenced_after_its_lease(void **state)
 	assert_int_equal(metacache_adopt(c->node[0].mc, "n1", true, hear, &told, &c->err), 0);
 	assert_true(real_ms() - start >= c->ttl_ms - 50);
 	assert_non_null(strstr(told.text, "waited out"));
-	assert_true(obox_fenced(c->node[1].ob));
 	assert_true(do_save(c, 1, u, "INBOX", 99, NULL) < 0);
+	for (i = 0; i < 100 && !obox_fenced(c->node[1].ob); i++)	/* it finds out by its next heartbeat */
+		cluster_pass(c, 50);
+	assert_true(obox_fenced(c->node[1].ob));
 	assert_int_equal(do_open(c, 0, "joe", &after), 0);
 	assert_int_equal(count_of(after, "INBOX"), n);
 	for (i = 1; i <= n; i++)
