@@ -10,6 +10,7 @@ culverctl_SOURCES = \
 	%reldir%/cmd-scrub.c \
 	%reldir%/cmd-store.c \
 	%reldir%/cmd-store-bench.c \
+	%reldir%/cmd-store-stats.c \
 	%reldir%/cmd-upkeep.c \
 	%reldir%/cmd-user.c \
 	%reldir%/ctl.h \

@@ -84,6 +84,7 @@ struct conn {
 struct conn_env {
 	struct obox *obox;
 	struct objstore *fscache;	/* the mail store, when there is a cache on disk in front of it; else NULL */
+	struct objstore *mail_store, *index_store;	/* what requests are counted of; may be NULL, or the same */
 	const char *hostname;
 	const char *version;
 	uint64_t max_message;		/* octets */

@@ -133,8 +133,8 @@ static int open_node(struct worker *w, struct err *err)
 	if (rc >= 0)
 		rc = open_cache(w, err);
 	if (rc >= 0) {
-		cfg.mail_store = w->stores.mail;
-		cfg.index_store = w->stores.index;
+		cfg.mail_store = w->env.mail_store = w->stores.mail;
+		cfg.index_store = w->env.index_store = w->stores.index;
 		cfg.keys = w->keys;
 		seal_derive(w->keys, NODE_KEY_LABEL, w->node.key);
 		rc = join_cluster(w, &cfg, err);

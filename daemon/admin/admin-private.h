@@ -71,6 +71,7 @@ int admin_user_undelete(struct admin *a, struct err *err);
 int admin_users(struct admin *a, struct err *err);
 int admin_cache_status(struct admin *a, struct err *err);
 int admin_cache_clean(struct admin *a, struct err *err);
+int admin_store_stats(struct admin *a, struct err *err);
 int admin_dump(struct admin *a, struct err *err);
 int admin_who(struct admin *a, struct err *err);
 int admin_ping(struct admin *a, struct err *err);

@@ -47,6 +47,7 @@ static const struct {
 	{ "who", admin_who, ANYWHERE },
 	{ "cache.status", admin_cache_status, ANYWHERE },
 	{ "cache.clean", admin_cache_clean, ANYWHERE },
+	{ "store.stats", admin_store_stats, ANYWHERE },
 	{ "ping", admin_ping, ANYWHERE },
 };
 

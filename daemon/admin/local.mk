@@ -5,4 +5,5 @@ noinst_LIBRARIES += %reldir%/libadmin.a
 	%reldir%/admin-mailbox.c \
 	%reldir%/admin-message.c \
 	%reldir%/admin-node.c \
+	%reldir%/admin-stats.c \
 	%reldir%/admin-upkeep.c
