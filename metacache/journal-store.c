@@ -30,7 +30,7 @@
 
 enum {
 	WINDOW = 4, PIECE_BYTES = 4 << 20, QUEUE_BYTES = 64 << 20, ONE_APPEND_MAX = 256 << 20,
-	TAIL_PIECES = 64, TAIL_BYTES = 16 << 20,
+	TAIL_PIECES = 256, TAIL_BYTES = 16 << 20,
 	BACKOFF_MIN_US = 50000, BACKOFF_MAX_US = 2000000, TROUBLE = 2 /* failures in a row of one piece */,
 	LOOK_US = 100000, STEPPED_TRIES = 3
 };
@@ -60,7 +60,7 @@ struct store_journal {
 	uint64_t queued, durable, wanted;	/* tickets */
 	uint64_t queue_bytes;
 	uint64_t next_seq, floor, deleted;	/* deleted: pieces below are gone from the store */
-	uint64_t bytes, bytes_at_rotate, rotate_seq;
+	uint64_t bytes, bytes_at_rotate, bytes_again, rotate_seq;
 	int64_t rtt_us, last_sent_us;
 	uint64_t puts, retries, put_bytes;
 };
@@ -486,7 +486,8 @@ static bool store_long_tail(struct journal *base)
 	bool is;
 
 	pthread_mutex_lock(&j->lock);
-	is = j->next_seq - j->floor > TAIL_PIECES || j->bytes > TAIL_BYTES;
+	/* what was written again the last time does not count: many users' records must not be written over and over */
+	is = j->next_seq - j->floor > (j->mc->cfg.tail_pieces ? j->mc->cfg.tail_pieces : TAIL_PIECES) || j->bytes > TAIL_BYTES + 2 * j->bytes_again;
 	pthread_mutex_unlock(&j->lock);
 	return is;
 }
@@ -514,6 +515,7 @@ static void store_drop(struct journal *base, uint64_t upto)
 		j->floor = upto + 1;
 	if (upto == j->rotate_seq) {
 		j->bytes -= j->bytes_at_rotate;
+		j->bytes_again = j->bytes;
 		j->bytes_at_rotate = 0;
 	}
 	pthread_mutex_unlock(&j->lock);

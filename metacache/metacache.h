@@ -30,6 +30,7 @@ struct metacache_config {
 	unsigned ttl_ms;		/* a node that gives no sign for so long is taken over; 0 = 10000 */
 	unsigned commit_timeout_ms;	/* who waits for the journal gets ERR_UNAVAILABLE after so long; 0 = 5000 */
 	unsigned flag_commit_delay_ms;	/* as in obox_config */
+	unsigned tail_pieces;		/* journal objects above the floor before it is moved; 0 = 256 */
 	bool stepped;			/* no threads */
 	void (*fenced)(void *ctx);	/* may be NULL: called once, from any thread, when this incarnation was taken over */
 	void *ctx;

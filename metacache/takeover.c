@@ -16,7 +16,7 @@
 
 #include <stdatomic.h>
 
-enum { AHEAD = 16, REREADS = 2, PIECE_MAX = 512 << 20, REPLAYERS = 8 };
+enum { AHEAD = 32, REREADS = 2, PIECE_MAX = 512 << 20, REPLAYERS = 8 };
 
 struct takeover {
 	struct metacache *mc;

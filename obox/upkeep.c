@@ -4,7 +4,9 @@
 
 #include "base/log.h"
 
-enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, IDLE_US = 5 * 60 * 1000000, UPLOAD_BYTES = 64 << 10 };
+enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, UPLOAD_BYTES = 64 << 10 };
+/* Opening a user costs four reads and a PUT, and the end of one several; being kept costs nothing but memory, which has a bound of its own. */
+static const int64_t IDLE_LOCAL_US = INT64_C(5) * 60 * 1000000, IDLE_CLUSTER_US = INT64_C(60) * 60 * 1000000, FOLD_US = INT64_C(30) * 60 * 1000000;
 
 /* --- checkpoints --- */
 
@@ -424,7 +426,7 @@ static void upload_due(struct obox *ob, int64_t now)
 		pthread_mutex_lock(&u->lock);
 		if (u->n_late)
 			user_settle_late(u);
-		due = !u->broken && (u->limbo || u->tail.len > UPLOAD_BYTES || (u->tail.len && now - u->dirty_us > CHECKPOINT_US));
+		due = !u->broken && (u->limbo || u->tail.len > UPLOAD_BYTES || (u->tail.len && now - u->dirty_us > FOLD_US));
 		pthread_mutex_unlock(&u->lock);
 		if (!due)
 			continue;
@@ -486,7 +488,7 @@ void obox_tend(struct obox *ob)
 	else
 		tend_local(ob, now);
 	pthread_mutex_lock(&ob->upkeep_lock);
-	obox_evict(ob, IDLE_US);
+	obox_evict(ob, ob->cfg.cluster ? IDLE_CLUSTER_US : IDLE_LOCAL_US);
 	pthread_mutex_unlock(&ob->upkeep_lock);
 	obox_collect(ob);
 }

@@ -200,7 +200,7 @@ int node_open(struct cluster *c, int i)
 {
 	struct node *n = &c->node[i];
 	char *dir = mem_printf("%s/%d", c->dir, i), name[16], address[32];
-	struct metacache_config m = { .prefix = "t", .node = name, .address = address, .ttl_ms = c->ttl_ms, .commit_timeout_ms = c->timeout_ms,
+	struct metacache_config m = { .tail_pieces = 64, .prefix = "t", .node = name, .address = address, .ttl_ms = c->ttl_ms, .commit_timeout_ms = c->timeout_ms,
 				      .flag_commit_delay_ms = c->flag_ms, .stepped = c->stepped, .clock = c->stepped ? &c->clock : NULL };
 	struct obox_config cfg = { .state_dir = dir, .prefix = "t", .node = name, .keys = c->keys, .flag_commit_delay_ms = c->flag_ms,
 				   .grace_s = UINT64_MAX, .clock = m.clock };

@@ -129,7 +129,7 @@ static void *life_main(void *arg)
 	struct life *l = arg;
 	char dir[96];
 	struct clock *clock = mem_dup(&(struct clock){ clock_wall, clock_mono, l->node }, sizeof(*clock));
-	struct metacache_config m = { .store = l->store, .prefix = "s", .node = l->node->name, .address = l->node->name, .ttl_ms = W.ttl_ms,
+	struct metacache_config m = { .tail_pieces = 64, .store = l->store, .prefix = "s", .node = l->node->name, .address = l->node->name, .ttl_ms = W.ttl_ms,
 				      .commit_timeout_ms = W.timeout_ms, .flag_commit_delay_ms = W.flag_ms, .clock = clock, .fenced = on_fenced, .ctx = l };
 	struct obox_config cfg = { .state_dir = dir, .mail_store = l->store, .index_store = l->store, .prefix = "s", .node = l->node->name,
 				   .keys = W.keys, .flag_commit_delay_ms = W.flag_ms, .grace_s = W.grace_s, .cache_bytes = W.cache_bytes, .clock = clock };
