@@ -30,6 +30,7 @@
 struct objstore;
 struct seal_keys;
 struct obox_cluster;
+struct obox_cache;
 struct obox;
 struct obox_user;
 struct obox_view;
@@ -80,6 +81,7 @@ struct obox_config {
 	uint64_t cache_bytes;		/* memory for users nobody uses now; 0 = 256 MiB */
 	struct obox_cluster *cluster;	/* borrowed; NULL: journal = local, this machine alone.  Else journal = store:
 					 * see metacache/metacache.h */
+	struct obox_cache *cache;	/* borrowed; copies of snapshots and logs on this machine's disk, see metacache/metadisk.h; NULL: none */
 };
 int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err);
 /* Uploads what is not in the logs yet, releases all users.  All users, views and messages must be closed. */
@@ -104,6 +106,8 @@ int obox_user_locate(struct obox *ob, const char *user, struct obox_user **u_r, 
 /* Hand-over: everything of the user goes to the store and the root is released, so that any node may take it.
  * ERR_BUSY: somebody has it open here (end its sessions first).  0 also when the user is not here. */
 int obox_user_release(struct obox *ob, const char *user, struct err *err);
+/* The same, and nothing of the user stays in this node's memory or its cache on disk. */
+int obox_user_evict(struct obox *ob, const char *user, struct err *err);
 void obox_user_close(struct obox_user **u);
 const char *obox_user_name(const struct obox_user *u);
 

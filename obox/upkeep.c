@@ -4,7 +4,8 @@
 
 #include "base/log.h"
 
-enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, IDLE_US = 5 * 60 * 1000000, UPLOAD_BYTES = 64 << 10 };
+enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, IDLE_US = 5 * 60 * 1000000, UPLOAD_BYTES = 64 << 10,
+	USED_US = 60 * 1000000 };
 
 /* --- checkpoints --- */
 
@@ -287,17 +288,17 @@ static uint64_t user_bytes(struct obox_user *u)
 	return n;
 }
 
-struct idle { struct obox_user *u; int64_t last_use; uint64_t bytes; };
+struct aged { struct obox_user *u; int64_t since; uint64_t bytes; };	/* idle or dirty since */
 
 static int longest_first(const void *a, const void *b)
 {
-	const struct idle *x = a, *y = b;
+	const struct aged *x = a, *y = b;
 
-	return x->last_use < y->last_use ? -1 : x->last_use > y->last_use;
+	return x->since < y->since ? -1 : x->since > y->since;
 }
 
 /* Users nobody has open, the longest idle first; they cannot be opened while they are looked at. */
-static size_t idle_users(struct obox *ob, struct idle **list_r)
+static size_t idle_users(struct obox *ob, struct aged **list_r)
 {
 	size_t cap = 0, n = 0, pos = 0;
 	void *v;
@@ -310,7 +311,7 @@ static size_t idle_users(struct obox *ob, struct idle **list_r)
 		if (u->phase != USER_OPEN || u->refs)
 			continue;
 		mem_grow(list_r, &cap, n + 1, sizeof(**list_r));
-		(*list_r)[n++] = (struct idle){ u, u->last_use, 0 };
+		(*list_r)[n++] = (struct aged){ u, u->last_use, 0 };
 	}
 	if (n)
 		qsort(*list_r, n, sizeof(**list_r), longest_first);
@@ -333,7 +334,7 @@ static bool claim(struct obox *ob, struct obox_user *u)
 
 static void evict_nth(void *ctx, size_t i)
 {
-	struct obox_user *u = ((struct idle *)ctx)[i].u;
+	struct obox_user *u = ((struct aged *)ctx)[i].u;
 
 	if (claim(u->ob, u))
 		user_retire(u, retire(u) == 0);	/* one that cannot be written stays: the journal has what is missing in its log */
@@ -346,13 +347,13 @@ void obox_evict(struct obox *ob, int64_t idle_us)
 {
 	int64_t now = clock_mono_us(ob->cfg.clock);
 	uint64_t total = 0;
-	struct idle *list;
+	struct aged *list;
 	size_t n = idle_users(ob, &list), i;
 
 	for (i = 0; i < n; i++)
 		total += list[i].bytes = user_bytes(list[i].u);
 	for (i = 0; i < n; i++) {
-		if (now - list[i].last_use <= idle_us && total <= ob->cfg.cache_bytes)
+		if (now - list[i].since <= idle_us && total <= ob->cfg.cache_bytes)
 			break;
 		total -= list[i].bytes;
 	}
@@ -392,32 +393,40 @@ int obox_user_release(struct obox *ob, const char *user, struct err *err)
 	return rc < 0 ? err_set(err, rc, rc == ERR_BUSY ? "user %s has sessions here" : "user %s cannot be released now", user) : 0;
 }
 
-/* Logs that have grown, or wait for long; and users whose root has to be asked whose it is. */
+/* Logs that have grown, or wait for long; users whose root has to be asked whose it is; and all that are dirty
+ * when the cache on disk can give up nobody else.  The longest dirty first. */
 static void upload_due(struct obox *ob, int64_t now)
 {
+	bool pressed = cached_pressed(ob), due;
 	struct obox_user **list;
 	struct err e = ERR_INIT;
-	size_t n, i;
-	bool due;
+	struct aged *order;
+	size_t n, i, k = 0;
 
 	pthread_mutex_lock(&ob->upkeep_lock);
 	list = pin_users(ob, NULL, &n);
+	order = mem_calloc(n, sizeof(*order));
 	for (i = 0; i < n; i++) {
 		struct obox_user *u = list[i];
 
 		pthread_mutex_lock(&u->lock);
 		if (u->n_late)
 			user_settle_late(u);
-		due = !u->broken && (u->limbo || u->tail.len > UPLOAD_BYTES || (u->tail.len && now - u->dirty_us > CHECKPOINT_US));
+		due = !u->broken && (u->limbo || u->tail.len > UPLOAD_BYTES || (u->tail.len && (pressed || now - u->dirty_us > CHECKPOINT_US)));
+		if (due)
+			order[k++] = (struct aged){ u, u->dirty_us, 0 };
 		pthread_mutex_unlock(&u->lock);
-		if (!due)
-			continue;
+	}
+	if (k)
+		qsort(order, k, sizeof(*order), longest_first);
+	for (i = 0; i < k; i++) {
 		err_clear(&e);
-		if (upload_one(u, false, false, &e) < 0) {
-			log_event(LOG_WARN, "log cannot be uploaded now", LF_S("user", u->name), LF_ERR(&e), LF_END);
+		if (upload_one(order[i].u, false, false, &e) < 0) {
+			log_event(LOG_WARN, "log cannot be uploaded now", LF_S("user", order[i].u->name), LF_ERR(&e), LF_END);
 			break;	/* the others would not fare better now */
 		}
 	}
+	free(order);
 	unpin_users(ob, list, n);
 	pthread_mutex_unlock(&ob->upkeep_lock);
 }
@@ -435,7 +444,7 @@ static void tend_local(struct obox *ob, int64_t now)
 {
 	struct err e = ERR_INIT;
 
-	if (journal_bytes(ob->journal) > CHECKPOINT_BYTES || now - ob->last_checkpoint_us > CHECKPOINT_US) {
+	if (cached_pressed(ob) || journal_bytes(ob->journal) > CHECKPOINT_BYTES || now - ob->last_checkpoint_us > CHECKPOINT_US) {
 		if (obox_checkpoint(ob, NULL, &e) < 0)
 			log_event(LOG_WARN, "checkpoint failed: the journal is kept and it is tried again", LF_ERR(&e), LF_END);
 	}
@@ -459,10 +468,28 @@ void obox_stop_tending(struct obox *ob)
 	atomic_store(&ob->stopping, true);
 }
 
+/* Who is in use does not grow cold, however long a session lasts. */
+static void note_used(struct obox *ob, int64_t now)
+{
+	size_t pos = 0;
+	void *v;
+
+	if (!ob->cfg.cache || now - ob->last_used_us < USED_US)
+		return;
+	ob->last_used_us = now;
+	pthread_mutex_lock(&ob->lock);
+	while (hmap_next(&ob->users, &pos, NULL, NULL, &v))
+		if (((struct obox_user *)v)->phase == USER_OPEN && ((struct obox_user *)v)->refs)
+			cached_used(v);
+	pthread_mutex_unlock(&ob->lock);
+}
+
 void obox_tend(struct obox *ob)
 {
 	int64_t now = clock_mono_us(ob->cfg.clock);
 
+	note_used(ob, now);
+	cached_tend(ob);
 	if (ob->cfg.cluster && !ob->cfg.cluster->ops->serving(ob->cfg.cluster))
 		return;	/* nothing of it could be done */
 	if (ob->cfg.cluster)
