@@ -54,7 +54,7 @@ static int from_cache(struct obox_user *u, const char *key, const unsigned char 
 
 	if (cached_get(u, key, &sealed)) {
 		rc = bundle_unseal(u->ob, key, &sealed, plain, hash, &e);
-		if (rc == 0 && memcmp(hash, want, sizeof(hash)) != 0 && !sim_broken("cache-not-checked"))
+		if (rc == 0 && memcmp(hash, want, sizeof(hash)) != 0)
 			rc = err_set(&e, ERR_CORRUPT, "%s: not the one that is named", key);
 		if (rc < 0) {
 			log_event(LOG_INF, "what was cached on disk is of no use: it is read from the store", LF_S("user", u->name), LF_ERR(&e), LF_END);

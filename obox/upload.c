@@ -171,7 +171,7 @@ static int load_pieces(struct obox_user *u, const struct manifest *man, struct f
 
 	if (f->snap) {
 		rc = fetch_take(u, f, 0, &plain, hash, err);
-		if (rc == 0 && memcmp(hash, man->snap.hash, sizeof(hash)) != 0 && !(f->p[0].cached && sim_broken("cache-not-checked")))
+		if (rc == 0 && memcmp(hash, man->snap.hash, sizeof(hash)) != 0)
 			rc = err_set(err, ERR_CORRUPT, "%s: not the snapshot that the root names", f->p[0].key);
 		if (rc == 0)
 			rc = root_decode(&u->st, plain.data, plain.len, err);
