@@ -305,7 +305,7 @@ static void dirty_users_never_go_and_uploads_are_asked_for(void **state)
 		put(user, "a", 200000);
 	}
 	for (i = 0; i < 20; i++) {	/* and the last gaps */
-		snprintf(user, sizeof(user), "small%d", i);
+		snprintf(user, sizeof(user), "s%d", i);
 		note(user, true);
 		put(user, "a", 30000);
 	}
