@@ -24,7 +24,7 @@ enum { LATENCY_US = 10000, ROUNDS = 5, PART = 1000 };
 static char dir[64];
 static struct seal_keys *keys;
 
-static void die(const struct err *err)
+static _Noreturn void die(const struct err *err)
 {
 	fprintf(stderr, "bench_metadisk: %s\n", err->msg);
 	exit(1);

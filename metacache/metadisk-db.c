@@ -37,8 +37,8 @@ static const char *const sql[MD_STMTS] = {
 	[MD_NAMES] = "SELECT n, len, name FROM object WHERE user = ?1",
 	[MD_ANY] = "SELECT n, len FROM object WHERE user = ?1 LIMIT ?2",
 	[MD_COLDEST] = "SELECT n, bytes, id FROM user ORDER BY used",
-	[MD_NOTE] = "INSERT INTO user(id, used, epoch, seq, dirty, bytes) VALUES(?1, ?2, ?3, ?4, ?5, 0)"
-		    " ON CONFLICT(id) DO UPDATE SET used = ?2, epoch = ?3, seq = ?4, dirty = ?5",
+	[MD_NOTE] = ("INSERT INTO user(id, used, epoch, seq, dirty, bytes) VALUES(?1, ?2, ?3, ?4, ?5, 0)"
+		     " ON CONFLICT(id) DO UPDATE SET used = ?2, epoch = ?3, seq = ?4, dirty = ?5"),
 	[MD_USED] = "UPDATE user SET used = ?2 WHERE id = ?1",
 	[MD_DELETE_USER] = "DELETE FROM user WHERE n = ?1",
 };
