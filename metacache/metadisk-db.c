@@ -36,9 +36,10 @@ static const char *const sql[MD_STMTS] = {
 	[MD_OLDEST] = "SELECT n, len FROM object WHERE user = ?1 ORDER BY n LIMIT 1",
 	[MD_NAMES] = "SELECT n, len, name FROM object WHERE user = ?1",
 	[MD_ANY] = "SELECT n, len FROM object WHERE user = ?1 LIMIT ?2",
-	[MD_COLDEST] = "SELECT n, bytes, id FROM user ORDER BY used",
+	[MD_COLDEST] = "SELECT n, bytes, id FROM user WHERE dirty = 0 ORDER BY used",
 	[MD_NOTE] = ("INSERT INTO user(id, used, epoch, seq, dirty, bytes) VALUES(?1, ?2, ?3, ?4, ?5, 0)"
 		     " ON CONFLICT(id) DO UPDATE SET used = ?2, epoch = ?3, seq = ?4, dirty = ?5"),
+	[MD_STATE] = "UPDATE user SET used = ?2, epoch = ?3, seq = ?4, dirty = ?5 WHERE id = ?1",
 	[MD_USED] = "UPDATE user SET used = ?2 WHERE id = ?1",
 	[MD_DELETE_USER] = "DELETE FROM user WHERE n = ?1",
 };
@@ -200,7 +201,7 @@ int md_db_start_over(struct md_db *d, struct err *err)
 	if (rc == 0 && exec(d, "BEGIN;"
 			    "CREATE TABLE meta(id INTEGER PRIMARY KEY CHECK(id = 1), version INT, clean INT, boot TEXT, secret BLOB);"
 			    "CREATE TABLE user(n INTEGER PRIMARY KEY, id BLOB UNIQUE NOT NULL, epoch INT, seq INT, dirty INT, bytes INT, used INT);"
-			    "CREATE INDEX user_used ON user(used);"
+			    "CREATE INDEX user_used ON user(dirty, used);"
 			    "CREATE TABLE object(n INTEGER PRIMARY KEY, user INT NOT NULL, name TEXT NOT NULL, len INT, data BLOB, UNIQUE(user, name)); COMMIT;") != SQLITE_OK)
 		rc = db_err(d, err, "create");
 	if (rc == 0)
@@ -506,7 +507,7 @@ int md_db_note(struct md_db *d, const struct md_note *const *notes, size_t n)
 	size_t i;
 
 	for (i = 0; i < n && rc == SQLITE_OK; i++) {
-		sqlite3_stmt *st = d->st[notes[i]->state ? MD_NOTE : MD_USED];
+		sqlite3_stmt *st = d->st[notes[i]->dirty ? MD_NOTE : notes[i]->state ? MD_STATE : MD_USED];	/* a row of its own for dirty ones alone */
 
 		sqlite3_bind_blob(st, 1, &notes[i]->id, MD_ID, SQLITE_STATIC);
 		sqlite3_bind_int64(st, 2, notes[i]->used);

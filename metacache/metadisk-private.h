@@ -16,7 +16,7 @@ enum { MD_PAGE = 4096, MD_ID = 16 };
 struct md_id { unsigned char b[MD_ID]; };	/* keyed hash of a user's name */
 struct md_user { int64_t n; uint64_t bytes; };	/* a row */
 
-enum md_stmt { MD_GET, MD_FIND, MD_ADD, MD_OBJECT, MD_INSERT, MD_DELETE, MD_GROW, MD_OLDEST, MD_NAMES, MD_ANY, MD_COLDEST, MD_NOTE, MD_USED,
+enum md_stmt { MD_GET, MD_FIND, MD_ADD, MD_OBJECT, MD_INSERT, MD_DELETE, MD_GROW, MD_OLDEST, MD_NAMES, MD_ANY, MD_COLDEST, MD_NOTE, MD_STATE, MD_USED,
 	MD_DELETE_USER, MD_STMTS };
 
 /* The file.  All of it under metadisk.lock. */

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLACK = 64 * 1024, JOURNAL_MIN = 256 * 1024, JOURNAL_MAX = 2 << 20, JOURNAL_PART = 8, USER_PART = 4, PAGES_MORE = 16, NOTES_MAX = 4096,
+enum { SLACK = 64 * 1024, JOURNAL_MIN = 256 * 1024, JOURNAL_MAX = 2 << 20, JOURNAL_PART = 8, USER_PART = 4, PAGES_MORE = 24, NOTES_MAX = 4096,
 	ROW_PAGES = 8 /* that one changed row may touch */, FLUSH_S = 30, RETRY_S = 60 };
 
 static int64_t mono(const struct metadisk *m)
@@ -167,26 +167,6 @@ static struct md_note *take_changed(struct metadisk *m, size_t *n_r)
 	return list;
 }
 
-/* Brings the catalogue up to date.  What cannot be written is lost: it is of use here alone. */
-static void flush(struct metadisk *m)
-{
-	struct md_note *list;
-	const struct md_note **part;
-	size_t n, i, k;
-
-	m->last_flush = mono(m);
-	list = take_changed(m, &n);
-	part = mem_calloc(m->batch, sizeof(*part));
-	for (i = 0; i < n && ready(m); i += k) {
-		for (k = 0; k < m->batch && i + k < n; k++)
-			part[k] = &list[i + k];
-		if (!well(m, md_db_note(&m->db, part, k)))
-			break;
-	}
-	free(part);
-	free(list);
-}
-
 /* --- room --- */
 
 struct victim { struct metadisk *m; const struct md_id *not; };
@@ -220,6 +200,68 @@ static bool evict_one(struct metadisk *m, const struct md_id *not)
 static bool may_grow(const struct metadisk *m)
 {
 	return mono(m) >= m->no_growth_until;
+}
+
+static bool room_for_rows(struct metadisk *m)
+{
+	static const struct md_id nobody;
+
+	while (m->db.db && md_db_free(&m->db, may_grow(m)) < PAGES_MORE)
+		if (!evict_one(m, &nobody))
+			return false;
+	return m->db.db != NULL;
+}
+
+/* Those that could not be written are for the next time, unless something newer is known by then. */
+static void take_back(struct metadisk *m, const struct md_note *list, size_t n)
+{
+	struct md_note *now;
+	size_t i;
+
+	pthread_mutex_lock(&m->note_lock);
+	for (i = 0; i < n; i++) {
+		now = hmap_get(&m->notes, &list[i].id, sizeof(list[i].id));
+		if (!now && !m->db.db && !list[i].dirty)
+			continue;	/* a disk that is away for long: when it was used last is not worth the memory */
+		if (!now) {
+			now = mem_dup(&list[i], sizeof(list[i]));
+			hmap_put(&m->notes, &now->id, sizeof(now->id), now);
+		}
+		now->changed = true;
+	}
+	pthread_mutex_unlock(&m->note_lock);
+}
+
+static int clean_first(const void *a, const void *b)
+{
+	const struct md_note *x = a, *y = b;
+
+	return (x->dirty != 0) - (y->dirty != 0);
+}
+
+/* Brings the catalogue up to date; a batch of clean ones needs no room, their rows are there.  Dirty ones for whom there
+ * is none are kept in mind. */
+static void flush(struct metadisk *m)
+{
+	const struct md_note **part;
+	struct md_note *list;
+	size_t n, i, k;
+
+	m->last_flush = mono(m);
+	list = take_changed(m, &n);
+	if (n)
+		qsort(list, n, sizeof(*list), clean_first);
+	part = mem_calloc(m->batch, sizeof(*part));
+	for (i = 0; i < n && ready(m); i += k) {
+		for (k = 0; k < m->batch && i + k < n; k++)
+			part[k] = &list[i + k];
+		if ((part[k - 1]->dirty && !room_for_rows(m)) || !well(m, md_db_note(&m->db, part, k)))
+			break;
+	}
+	if (i < n)
+		take_back(m, list + i, n - i);
+	free(part);
+	free(list);
 }
 
 static bool make_room(struct metadisk *m, const struct md_id *id, size_t len)

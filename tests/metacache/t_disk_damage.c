@@ -206,7 +206,7 @@ static void the_bound_is_never_exceeded(void **state)
 	for (k = 0; k < MEM_COUNT(sizes); k++) {
 		badvfs_reset();
 		start(sizes[k]);
-		for (i = 0; i < 4000; i++) {
+		for (i = 0; i < 2500; i++) {
 			snprintf(user, sizeof(user), "u%d", (int)chance(300));
 			snprintf(name, sizeof(name), "o%d", (int)chance(20));
 			switch (chance(20)) {
@@ -322,6 +322,35 @@ static void dirty_users_never_go_and_uploads_are_asked_for(void **state)
 		assert_true(user_has(i, 80000));
 }
 
+/* The catalogue of more users than there is room for is no trouble, and no reason to keep nothing. */
+static void very_many_users_fit(void **state)
+{
+	char user[24];
+	int i;
+
+	start(1 * MIB);
+	for (i = 0; i < 30000; i++) {
+		snprintf(user, sizeof(user), "u%d", i);
+		note(user, i % 10 == 0);
+		if (i % 100 == 0)
+			put(user, "a", 1000);
+		if (i % 4000 == 0) {
+			pass(40);
+			F.c->ops->tend(F.c);
+		}
+	}
+	assert_false(stats().degraded);
+	assert_int_equal(stats().io_errors, 0);
+	assert_int_equal(stats().dirty, 3000);
+	for (i = 0; i < 30000; i += 10) {
+		snprintf(user, sizeof(user), "u%d", i);
+		note(user, false);
+	}
+	put("joe", "a", 100000);
+	assert_true(has("joe", "a", 100000));
+	assert_true(badvfs_peak + SLACK <= (int64_t)MIB);
+}
+
 /* One with more than a quarter of the room displaces itself, nobody else. */
 static void one_large_user_does_not_displace_the_others(void **state)
 {
@@ -373,12 +402,12 @@ static void a_disk_that_begins_to_fail_is_survived(void **state)
 	int n;
 
 	for (k = 0; k < MEM_COUNT(why); k++) {
-		for (n = 1; n < 3000; n = n * 4 / 3 + 1) {
+		for (n = 1; n < 3000; n = n * 3 / 2 + 1) {
 			badvfs_reset();
 			badvfs_fail_code = why[k];
 			badvfs_fail_at = n;
 			start(1 * MIB);
-			some_work(100);
+			some_work(80);
 			badvfs_fail_at = 0;
 			pass(3);
 			some_work(40);
@@ -496,7 +525,7 @@ static void a_damaged_file_is_survived(void **state)
 	int round, i, fd;
 	struct stat sb;
 
-	for (round = 0; round < 300; round++) {
+	for (round = 0; round < 160; round++) {
 		if (round % 20 == 0) {
 			start(1 * MIB);
 			for (i = 0; i < 60; i++) {
@@ -576,6 +605,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_bound_is_never_exceeded, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_coldest_clean_users_go_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(dirty_users_never_go_and_uploads_are_asked_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(very_many_users_fit, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_large_user_does_not_displace_the_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_disk_that_begins_to_fail_is_survived, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_keeps_what_there_is, setup, teardown),
