@@ -10,7 +10,8 @@
  *      freed within the same transaction are.
  *  (2) No transaction is synced.  After kill -9 the journal makes the file good; when the
  *      machine went down (another boot id, no clean stop) it starts empty.
- *  (3) When SQLite finds fault with the file, it starts empty. */
+ *  (3) When SQLite finds fault with the file, it starts empty: so it does when what is deleted does not go, or
+ *      when a statement takes longer than any table that fits could explain (a damaged tree can be walked for ever). */
 #include "metacache/metadisk-private.h"
 
 #include "base/io.h"
@@ -23,7 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FORMAT = 1, BOOT_MAX = 64 };
+enum { FORMAT = 1, CLEAN_BATCH = 8, BOOT_MAX = 64, OPS = 10000, OPS_MAX = 5000 /* times OPS: some seconds */ };
 
 static const char *const sql[MD_STMTS] = {
 	[MD_GET] = "SELECT o.data FROM user u, object o WHERE u.id = ?1 AND o.user = u.n AND o.name = ?2",
@@ -57,7 +58,16 @@ static int exec(struct md_db *d, const char *text)
 bool md_db_broken(int rc)
 {
 	rc &= 0xff;
-	return rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_FORMAT || rc == SQLITE_MISMATCH || rc == SQLITE_CONSTRAINT || rc == SQLITE_ERROR;
+	return rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_FORMAT || rc == SQLITE_MISMATCH || rc == SQLITE_CONSTRAINT || rc == SQLITE_ERROR ||
+	       rc == SQLITE_INTERRUPT;
+}
+
+/* (3) */
+static int too_long(void *ctx)
+{
+	struct md_db *d = ctx;
+
+	return ++d->steps > OPS_MAX;
 }
 
 /* --- opening and closing --- */
@@ -112,8 +122,10 @@ static int file_open(struct md_db *d, struct err *err)
 	setup = mem_printf("PRAGMA page_size=%d; PRAGMA journal_mode=TRUNCATE; PRAGMA synchronous=OFF; PRAGMA secure_delete=OFF; PRAGMA auto_vacuum=NONE;"
 			   "PRAGMA temp_store=MEMORY; PRAGMA cache_size=-2048; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0;"
 			   "PRAGMA locking_mode=EXCLUSIVE; PRAGMA max_page_count=%llu;", MD_PAGE, (unsigned long long)d->pages);
-	if (rc == SQLITE_OK)
+	if (rc == SQLITE_OK) {
+		sqlite3_progress_handler(d->db, OPS, too_long, d);
 		rc = exec(d, setup);
+	}
 	free(setup);
 	return rc == SQLITE_OK ? 0 : db_err(d, err, "open");
 }
@@ -179,11 +191,11 @@ static bool meta_good(struct md_db *d)
 /* Nobody is dirty any more: the journal was replayed, or is about to be. */
 static int all_clean(struct md_db *d)
 {
-	int rc;
+	int64_t left = pragma(d, "SELECT sum(dirty <> 0) FROM user");
+	int rc = SQLITE_OK;
 
-	do {
-		rc = exec(d, "UPDATE user SET dirty = 0 WHERE n IN (SELECT n FROM user WHERE dirty <> 0 LIMIT 16)");
-	} while (rc == SQLITE_OK && sqlite3_changes(d->db) > 0);
+	for (; rc == SQLITE_OK && left > 0; left -= CLEAN_BATCH)
+		rc = exec(d, "UPDATE user SET dirty = 0 WHERE n IN (SELECT n FROM user WHERE dirty <> 0 LIMIT 8)");
 	return rc;
 }
 
@@ -328,10 +340,13 @@ static int grow(struct md_db *d, int64_t user, int64_t by)
 	return run(d->st[MD_GROW]);
 }
 
-static int delete_n(struct md_db *d, int64_t n)
+static int delete_n(struct md_db *d, enum md_stmt which, int64_t n)
 {
-	sqlite3_bind_int64(d->st[MD_DELETE], 1, n);
-	return run(d->st[MD_DELETE]);
+	int rc;
+
+	sqlite3_bind_int64(d->st[which], 1, n);
+	rc = run(d->st[which]);
+	return rc == SQLITE_OK && sqlite3_changes(d->db) != 1 ? SQLITE_CORRUPT : rc;	/* (3) */
 }
 
 static int delete_one(struct md_db *d, int64_t user, int64_t n, int64_t len)
@@ -339,7 +354,7 @@ static int delete_one(struct md_db *d, int64_t user, int64_t n, int64_t len)
 	int rc = exec(d, "BEGIN");
 
 	if (rc == SQLITE_OK)
-		rc = delete_n(d, n);
+		rc = delete_n(d, MD_DELETE, n);
 	if (rc == SQLITE_OK)
 		rc = grow(d, user, -len);
 	return commit(d, rc);
@@ -414,7 +429,7 @@ static int delete_list(struct md_db *d, int64_t user, struct doomed *l)
 	int rc = exec(d, "BEGIN");
 
 	for (i = 0; rc == SQLITE_OK && i < l->count; i++)
-		rc = delete_n(d, l->n[i]);
+		rc = delete_n(d, MD_DELETE, l->n[i]);
 	if (rc == SQLITE_OK && l->count)
 		rc = grow(d, user, -l->len);
 	l->count = 0;
@@ -440,11 +455,7 @@ int md_db_delete_user(struct md_db *d, const struct md_user *u, unsigned batch)
 			rc = delete_list(d, u->n, &l);
 	} while (rc == SQLITE_OK && found == batch);
 	free(l.n);
-	if (rc == SQLITE_OK) {
-		sqlite3_bind_int64(d->st[MD_DELETE_USER], 1, u->n);
-		rc = run(d->st[MD_DELETE_USER]);
-	}
-	return rc;
+	return rc == SQLITE_OK ? delete_n(d, MD_DELETE_USER, u->n) : rc;
 }
 
 int md_db_keep(struct md_db *d, const struct md_user *u, bool (*named)(void *ctx, const char *name), void *ctx, unsigned batch)
@@ -536,7 +547,7 @@ static uint64_t disk_bytes(struct md_db *d)
 
 void md_db_count(struct md_db *d, struct metadisk_stats *st)
 {
-	int64_t v[3] = { pragma(d, "SELECT count(*) FROM user"), pragma(d, "SELECT count(*) FROM object"), pragma(d, "SELECT sum(bytes) FROM user") };
+	int64_t v[3] = { pragma(d, "SELECT sum(1) FROM user"), pragma(d, "SELECT sum(1) FROM object"), pragma(d, "SELECT sum(bytes) FROM user") };
 
 	st->users = v[0] > 0 ? (uint64_t)v[0] : 0;
 	st->objects = v[1] > 0 ? (uint64_t)v[1] : 0;

@@ -25,6 +25,7 @@ struct md_db {
 	unsigned char check[MD_ID];	/* of the key: another one's users cannot be found */
 	uint64_t pages;			/* at most */
 	int dir_fd, lock_fd;
+	unsigned steps;			/* of work since somebody asked for something */
 	sqlite3 *db;			/* NULL: not open */
 	sqlite3_stmt *st[MD_STMTS];
 };

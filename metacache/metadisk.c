@@ -50,6 +50,7 @@ static bool ready(struct metadisk *m)
 {
 	struct err e = ERR_INIT;
 
+	m->db.steps = 0;
 	if (m->db.db)
 		return true;
 	if (mono(m) < m->closed_until)
@@ -491,6 +492,7 @@ void metadisk_stats(struct obox_cache *c, struct metadisk_stats *st)
 	pthread_mutex_lock(&m->lock);
 	*st = m->n;
 	st->bytes_max = m->bytes;
+	m->db.steps = 0;
 	if (m->db.db)
 		md_db_count(&m->db, st);
 	pthread_mutex_unlock(&m->lock);

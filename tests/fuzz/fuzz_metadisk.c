@@ -93,7 +93,7 @@ static void prepare(void)
 	size_t len;
 
 	log_set_level(LOG_ERROR + 1);
-	snprintf(dir, sizeof(dir), "/tmp/fuzz_metadisk.XXXXXX");
+	snprintf(dir, sizeof(dir), "%s/fuzz_metadisk.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	if (!mkdtemp(dir))
 		abort();
 	atexit(clean_up);

@@ -143,7 +143,7 @@ int cluster_setup(void **state)
 	struct cluster *c = MEM_NEW(struct cluster);
 
 	log_set_level(LOG_ERROR + 1);
-	snprintf(c->dir, sizeof(c->dir), "/tmp/t_cluster.XXXXXX");
+	snprintf(c->dir, sizeof(c->dir), "%s/t_cluster.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	if (!mkdtemp(c->dir))
 		return -1;
 	c->mem = c->between = objstore_mem_new();
