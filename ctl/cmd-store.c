@@ -15,7 +15,7 @@ enum { LIST_MAX = 1000 };
 
 static const char usage[] =
 	"store get KEY [FILE] | put KEY [FILE] [--create] | list [PREFIX] [--after KEY] [--max N] | delete KEY... | probe [--rounds N] | "
-	"bench [--size 4K] [--concurrency 1] [--count 1000] [--get|--put] [--keep]   [--store mail|index]";
+	"bench [--size 4K] [--concurrency 1] [--count 1000] [--get|--put] [--keep]   [--store mail|index] | stats";
 
 static int take_stdin(struct buf *b, struct err *err)
 {
@@ -229,6 +229,12 @@ int cmd_store(struct ctl *c)
 	size_t i;
 	int rc;
 
+	if (!strcmp(verb, "stats")) {	/* asks culverd, not the store */
+		memmove(c->argv, c->argv + 1, (size_t)c->argc * sizeof(*c->argv));
+		c->argc--;
+		rc = store_stats(c, &err);
+		return rc < 0 ? ctl_fail(&err) : rc;
+	}
 	for (i = 0; i < MEM_COUNT(verbs) && strcmp(verbs[i].name, verb); i++)
 		;
 	if (i == MEM_COUNT(verbs)) {

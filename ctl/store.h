@@ -13,4 +13,5 @@ struct store_run {
 
 /* These return a status of ctl_status, or <0 with *err. */
 int store_bench(struct store_run *r, struct err *err);
+int store_stats(struct ctl *c, struct err *err);
 #endif

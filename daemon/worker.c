@@ -130,6 +130,7 @@ static int join_cluster(struct worker *w, struct obox_config *cfg, struct err *e
 
 	if (!conf_journal_in_store(c))
 		return 0;
+	w->registry = (struct metacache_reader){ w->stores.index, mem_strdup(c->mail_store.prefix), w->keys };
 	rc = metacache_new(&mc, &w->cluster, err);
 	cfg->cluster = w->cluster;
 	return rc;
@@ -162,8 +163,8 @@ static int open_node(struct worker *w, struct err *err)
 		rc = open_metadisk(w, err);
 	if (rc >= 0) {
 		cfg.cache = w->env.metadisk;
-		cfg.mail_store = w->stores.mail;
-		cfg.index_store = w->stores.index;
+		cfg.mail_store = w->env.mail_store = w->stores.mail;
+		cfg.index_store = w->env.index_store = w->stores.index;
 		cfg.keys = w->keys;
 		seal_derive(w->keys, NODE_KEY_LABEL, w->node.key);
 		rc = join_cluster(w, &cfg, err);
@@ -181,6 +182,7 @@ static void close_node(struct worker *w)
 	if (w->cluster)
 		metacache_free(&w->cluster);
 	metadisk_close(&w->env.metadisk);
+	free((char *)(uintptr_t)w->registry.prefix);
 	stores_close(&w->stores);
 	if (w->keys)
 		seal_keys_free(&w->keys);
@@ -212,6 +214,13 @@ static void each(struct conn_env *env, size_t n, void (*fn)(void *ctx, size_t i)
 	pool_each(w->deliveries, n < w->cores ? n : w->cores, slice, &sl);
 }
 
+static bool stopping(struct conn_env *env)
+{
+	struct worker *w = env->worker;
+
+	return atomic_load(&w->stopping);
+}
+
 /* The strings are p.conf's. */
 static void fill_env(struct worker *w)
 {
@@ -227,6 +236,12 @@ static void fill_env(struct worker *w)
 	w->env.owner = worker_owns;
 	w->env.each_session = session_each;
 	w->env.each = each;
+	w->env.cluster = w->cluster;
+	w->env.registry = w->cluster ? &w->registry : NULL;
+	w->env.node_name = w->node.name;
+	w->env.node_key = w->cluster ? w->node.key : NULL;
+	w->env.end_sessions = session_end_user;
+	w->env.stopping = stopping;
 	w->env.worker = w;
 }
 

@@ -60,6 +60,15 @@ static int look_at_self(struct metacache *mc, struct err *err)
 	return 0;
 }
 
+static void tell_more(struct metacache *mc, struct node_record *next)
+{
+	next->floor = store_journal_floor(mc->journal);
+	next->pieces = store_journal_pieces(mc->journal);
+	next->users = obox_users_held(mc->ob);
+	next->draining = atomic_load(&mc->draining);
+	next->beat_time = clock_wall_s(mc->cfg.clock);
+}
+
 static int beat(struct metacache *mc, struct err *err)
 {
 	struct node_record next;
@@ -70,7 +79,7 @@ static int beat(struct metacache *mc, struct err *err)
 		next = mc->rec;
 		next.beat++;
 		if (mc->journal)
-			next.floor = store_journal_floor(mc->journal);
+			tell_more(mc, &next);
 		err_clear(err);
 		start = mc_now(mc);
 		rc = node_swap(mc, &next, mc->etag, err);
@@ -92,11 +101,20 @@ static int beat(struct metacache *mc, struct err *err)
 	return 0;
 }
 
+int mc_beat(struct metacache *mc, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&mc->beat_lock);
+	rc = beat(mc, err);
+	pthread_mutex_unlock(&mc->beat_lock);
+	return rc;
+}
+
 /* When it is due; in us until the next. */
 static int64_t beat_step(struct metacache *mc)
 {
 	struct err e = ERR_INIT;
-	uint64_t floor = 0;
 	int64_t now;
 	int rc;
 
@@ -108,15 +126,21 @@ static int64_t beat_step(struct metacache *mc)
 			mc->beats_failed++;
 			log_event(LOG_WARN, "heartbeat cannot be written now", LF_S("node", mc->node), LF_ERR(&e), LF_END);
 		} else if (rc == 0) {
-			floor = mc->rec.floor;
+			atomic_store(&mc->floor_told, mc->rec.floor);
 		}
 		mc->next_beat_us = rc == 0 ? now + mc_ttl_us(mc) / 3 : mc_now(mc) + mc_ttl_us(mc) / 20;
 	}
 	now = mc->next_beat_us - mc_now(mc);
 	pthread_mutex_unlock(&mc->beat_lock);
-	if (floor)
-		store_journal_published(mc->journal, floor);
 	return now > 0 ? now : 0;
+}
+
+/* Journal objects that nobody needs any more.  There may be thousands, and a store may take its time: no heartbeat waits for that. */
+static int64_t sweep_step(struct metacache *mc)
+{
+	while (mc->journal && !atomic_load(&mc->fenced) && store_journal_published(mc->journal, atomic_load(&mc->floor_told)) && !atomic_load(&mc->quit))
+		;
+	return mc_ttl_us(mc) / 3;
 }
 
 /* --- threads --- */
@@ -162,9 +186,18 @@ static void *watch_thread(void *arg)
 	return NULL;
 }
 
+static void *sweep_thread(void *arg)
+{
+	struct metacache *mc = arg;
+
+	while (!atomic_load(&mc->quit) && !atomic_load(&mc->fenced))
+		nap(mc, sweep_step(mc));
+	return NULL;
+}
+
 static int start_threads(struct metacache *mc, struct err *err)
 {
-	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread };
+	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread, sweep_thread };
 
 	for (mc->n_threads = 0; mc->n_threads < MEM_COUNT(fn); mc->n_threads++)
 		if (pthread_create(&mc->threads[mc->n_threads], NULL, fn[mc->n_threads], mc) != 0)
@@ -191,6 +224,7 @@ void metacache_step(struct obox_cluster *c)
 	beat_step(mc);
 	if (mc->journal)
 		store_journal_step(mc->journal, 0);
+	sweep_step(mc);
 	watch_step(mc);
 }
 
@@ -224,7 +258,8 @@ static int enter(struct metacache *mc, struct err *err)
 	snprintf(mc->rec.node, sizeof(mc->rec.node), "%s", mc->node);
 	snprintf(mc->rec.address, sizeof(mc->rec.address), "%s", mc->address);
 	mc->rec.incarnation = mc->incarnation;
-	mc->rec.started = clock_wall_s(mc->cfg.clock);
+	mc->rec.started = mc->rec.beat_time = clock_wall_s(mc->cfg.clock);
+	snprintf(mc->rec.version, sizeof(mc->rec.version), "%s", PACKAGE_VERSION);
 	mc->rec.ttl_ms = mc->cfg.ttl_ms;
 	mc->rec.beat = 1;
 	mc->rec.floor = 1;
@@ -244,6 +279,7 @@ static int mc_start(struct obox_cluster *c, struct obox *ob, struct journal **j_
 
 	*j_r = NULL;
 	mc->ob = ob;
+	mc->keys = obox_keys(ob);
 	do {
 		randombytes_buf(&mc->incarnation, sizeof(mc->incarnation));
 	} while (!mc->incarnation);
@@ -296,14 +332,20 @@ static void mc_stop(struct obox_cluster *c, bool clean)
 	mc->rec.state = NODE_STOPPED;
 	rc = beat(mc, &e);
 	if (rc == 0) {
-		store_journal_published(mc->journal, floor);
+		while (store_journal_published(mc->journal, floor))
+			;
 		rc = ring_change(mc, mc->node, false, &e);
 	}
 	if (rc < 0)
 		log_event(LOG_WARN, "the node's end could not be written: others find out by themselves", LF_S("node", mc->node), LF_ERR(&e), LF_END);
 }
 
-static const struct obox_cluster_ops mc_ops = { mc_start, mc_owner, mc_fenced, mc_serving, mc_stop, mc_abandon };
+static bool mc_elsewhere(struct obox_cluster *c, const char *user, struct obox_owner *o)
+{
+	return operate_elsewhere(mc_of(c), user, o);
+}
+
+static const struct obox_cluster_ops mc_ops = { mc_start, mc_owner, mc_elsewhere, mc_fenced, mc_serving, mc_stop, mc_abandon };
 
 static int check_config(const struct metacache_config *cfg, struct err *err)
 {
@@ -368,6 +410,7 @@ void metacache_free(struct obox_cluster **c)
 	pthread_mutex_destroy(&mc->beat_lock);
 	pthread_mutex_destroy(&mc->peers_lock);
 	pthread_mutex_destroy(&mc->takeover_lock);
+	free(mc->others);
 	pthread_mutex_destroy(&mc->sleep_lock);
 	pthread_cond_destroy(&mc->sleep_cond);
 	free(mc->prefix);

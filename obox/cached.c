@@ -153,11 +153,8 @@ bool cached_pressed(struct obox *ob)
 	return ob->cfg.cache && ob->cfg.cache->ops->pressed(ob->cfg.cache);
 }
 
-int obox_user_evict(struct obox *ob, const char *user, struct err *err)
+void cached_evict(struct obox *ob, const char *user)
 {
-	int rc = obox_user_release(ob, user, err);
-
-	if (rc == 0 && ob->cfg.cache)
+	if (ob->cfg.cache)
 		ob->cfg.cache->ops->drop(ob->cfg.cache, user, NULL);
-	return rc;
 }

@@ -217,6 +217,7 @@ struct obox_user {
 	struct obox *ob;
 	char *name, *prefix;		/* of its keys: .../u/xxx/user/ */
 	unsigned refs;			/* obox.lock */
+	bool leaving;			/* obox.lock: who opens it waits */
 	enum { USER_OPENING, USER_OPEN, USER_CLOSING } phase;	/* obox.lock */
 	int64_t last_use;		/* monotonic us; obox.lock */
 	bool cached;			/* through ob->cfg.cache: this node owns it */
@@ -290,6 +291,9 @@ void user_retire(struct obox_user *u, bool clean);	/* ownership and loading */
 char *user_key(const struct obox_user *u, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
+/* 0 released or not here, ERR_BUSY open here. */
+int user_give_up(struct obox *ob, const char *name, bool *here_r);
+uint64_t user_bytes(struct obox_user *u);	/* of memory, about */
 void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
 /* fn for 0 .. n-1, several at once where each has to wait for a store that is far away. */
 void obox_each(struct obox *ob, size_t n, void (*fn)(void *ctx, size_t i), void *ctx);
@@ -325,6 +329,7 @@ void cached_tidy(struct obox_user *u);	/* drops what root and its snapshot no lo
 void cached_note(struct obox_user *u);	/* owner, log and whether it is dirty may have changed; under u->lock */
 void cached_used(struct obox_user *u);
 void cached_tend(struct obox *ob);
+void cached_evict(struct obox *ob, const char *user);	/* who is not in memory */
 bool cached_pressed(struct obox *ob);
 
 /* ---------------------------------------------------------- message objects */

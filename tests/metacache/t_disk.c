@@ -332,18 +332,19 @@ static void an_evicted_user_leaves_nothing_behind(void **state)
 	struct cluster *c = *state;
 	struct obox_user *u;
 	int64_t us;
+	size_t n;
 
 	assert_int_equal(node_open(c, 0), 0);
 	assert_int_equal(do_open(c, 0, "joe", &u), 0);
 	fill(c, 0, u, "INBOX", 100);
-	assert_int_equal(obox_user_evict(c->node[0].ob, "joe", &c->err), ERR_BUSY);
+	assert_int_equal(obox_user_evict(c->node[0].ob, "joe", &n, &c->err), ERR_BUSY);
 	err_clear(&c->err);
 	obox_user_close(&u);
-	assert_int_equal(obox_user_evict(c->node[0].ob, "joe", &c->err), 0);
+	assert_int_equal(obox_user_evict(c->node[0].ob, "joe", &n, &c->err), 0);
 	assert_int_equal(stats(c, 0).users, 0);
 	assert_int_equal(stats(c, 0).objects, 0);
 	assert_int_equal(cost_of_select(c, 0, "joe", 100, &us).total, 4);
-	assert_int_equal(obox_user_evict(c->node[0].ob, "nobody", &c->err), 0);
+	assert_int_equal(obox_user_evict(c->node[0].ob, "nobody", &n, &c->err), 0);
 }
 
 /* The catalogue knows who is dirty, and with the cache full of them they are uploaded. */
@@ -384,6 +385,7 @@ static void *work(void *arg)
 	struct err err = ERR_INIT;
 	struct obox_user *u;
 	char name[16];
+	size_t n;
 	int i;
 
 	for (i = 0; i < ROUNDS; i++) {
@@ -395,7 +397,7 @@ static void *work(void *arg)
 		if (i % 3 == 0)
 			(void)obox_user_release(w->c->node[0].ob, name, &err);
 		if (i % 5 == 0)
-			(void)obox_user_evict(w->c->node[0].ob, name, &err);
+			(void)obox_user_evict(w->c->node[0].ob, name, &n, &err);
 		if (w->n == 0 && i % 4 == 0)
 			obox_tend(w->c->node[0].ob);
 	}
