@@ -115,7 +115,7 @@ static void a_restart_is_warm(void **state)
 	assert_int_equal(obox_user_release(c->node[0].ob, "joe", &c->err), 0);
 	n = cost_of_select(c, 0, "joe", 100001, &us);	/* a user who comes back */
 	assert_int_equal(n.total, 2);
-	assert_int_equal(stats(c, 0).objects, 2);	/* nothing old is kept: user and INBOX */
+	assert_int_equal(stats(c, 0).objects, 3);	/* nothing old is kept: user, INBOX, the segment behind them */
 }
 
 static void after_a_crash_the_rest_of_the_log_alone_is_fetched(void **state)
@@ -265,7 +265,7 @@ static void damage_is_dropped_and_read_from_the_store(void **state)
 		close(fd);
 		assert_int_equal(node_open(c, 0), 0);
 		n = cost_of_select(c, 0, "joe", 3000 + (uint32_t)round, &us);
-		assert_true(n.total <= 4);
+		assert_true(n.total <= 7);	/* five, and what was fetched in vain beside something damaged */
 		dropped += stats(c, 0).dropped;
 		assert_int_equal(do_open(c, 0, "joe", &u), 0);
 		for (k = 0; k < round; k++)
