@@ -1,6 +1,7 @@
 # Rules of bench/
-noinst_PROGRAMS += %reldir%/bench_fscache %reldir%/bench_mime %reldir%/culverbench
+noinst_PROGRAMS += %reldir%/bench_fscache %reldir%/bench_metadisk %reldir%/bench_mime %reldir%/culverbench
 %canon_reldir%_bench_fscache_LDADD = $(FSCACHE_LIBS) $(SODIUM_LIBS)
+%canon_reldir%_bench_metadisk_LDADD = metacache/libmetadisk.a $(OBOX_LIBS) $(SQLITE_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS)
 %canon_reldir%_bench_mime_LDADD = $(MIME_LIBS)
 %canon_reldir%_culverbench_SOURCES = %reldir%/culverbench.c %reldir%/load.h %reldir%/load-gen.c %reldir%/load-imap.c %reldir%/load-lmtp.c \
 	%reldir%/load-net.c %reldir%/load-other.c %reldir%/load-stat.c

@@ -266,7 +266,7 @@ static int each_worker(struct ctl *c, json_t *req, bool last, void (*fn)(struct 
 		ctl_disconnect(c);
 		fd = connect_worker(c, worker, &e);
 		if (fd == ERR_NOTFOUND)
-			return worker ? 0 : err_set(err, ERR_UNAVAILABLE, "culverd does not run");
+			return worker ? 0 : err_set(err, ERR_UNAVAILABLE, "%s", CTL_NO_CULVERD);
 		if (fd < 0)
 			return err_set(err, fd, "%s", e.msg);
 		attach(c, fd, false);

@@ -46,7 +46,8 @@ int ctl_bytes(struct ctl *c, void *data, size_t len, struct err *err);
 /* Request and only its last line (may be NULL). */
 int ctl_call(struct ctl *c, json_t *req, json_t **last, struct err *err);
 void ctl_disconnect(struct ctl *c);
-/* Sends req (borrowed) to every worker in turn; fn sees each line of each. */
+/* Sends req (borrowed) to every worker in turn; fn sees each line of each.  ERR_UNAVAILABLE with the text CTL_NO_CULVERD: there is none. */
+#define CTL_NO_CULVERD "culverd does not run"
 int ctl_each_worker(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err);
 int ctl_each_worker_last(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err);	/* the last line, too */
 

@@ -18,4 +18,4 @@ culverctl_SOURCES = \
 	%reldir%/local.c \
 	%reldir%/output.c \
 	%reldir%/store.h
-culverctl_LDADD = daemon/admin/libadmin.a daemon/libdaemon.a fscache/libfscache.a daemon/imap/libimap.a daemon/libauth.a $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)
+culverctl_LDADD = daemon/admin/libadmin.a daemon/libdaemon.a fscache/libfscache.a metacache/libmetadisk.a daemon/imap/libimap.a daemon/libauth.a $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)

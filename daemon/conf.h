@@ -50,7 +50,7 @@ struct conf {
 	unsigned journal;		/* enum conf_journal */
 	char *recipient_delimiter;
 	bool lmtp_save_to_detail_mailbox;
-	uint64_t flag_commit_delay, grace_period, cache_size, fscache_size;
+	uint64_t flag_commit_delay, grace_period, cache_size, fscache_size, metacache_size;
 	struct {
 		char *database, *default_domain;
 		unsigned allow_plaintext;

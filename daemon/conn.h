@@ -83,6 +83,7 @@ struct conn {
 /* What engines get of the process they run in. */
 struct conn_env {
 	struct obox *obox;
+	struct obox_cache *metadisk;	/* the indexes' copies on disk (metacache/metadisk.h), or NULL */
 	struct objstore *fscache;	/* the mail store, when there is a cache on disk in front of it; else NULL */
 	struct objstore *mail_store, *index_store;	/* what requests are counted of; may be NULL, or the same */
 	const char *hostname;

@@ -46,7 +46,7 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 
 AUTH_LIBS = daemon/libauth.a $(BASE_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
 DAEMON_LIBS = daemon/libdaemon.a daemon/imap/libimap.a daemon/lmtp/liblmtp.a daemon/pop3/libpop3.a daemon/admin/libadmin.a \
-	daemon/libauth.a fscache/libfscache.a $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
+	daemon/libauth.a fscache/libfscache.a metacache/libmetadisk.a $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SECCOMP_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS)
 
 sbin_PROGRAMS += culverd
 culverd_SOURCES = %reldir%/main.c

@@ -9,6 +9,7 @@
 #include "daemon/node-link.h"
 #include "fscache/fscache.h"
 #include "metacache/metacache.h"
+#include "metacache/metadisk.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -84,6 +85,32 @@ static int open_cache(struct worker *w, struct err *err)
 	return rc;
 }
 
+/* The same for users' indexes and logs, where those are in a store over the network. */
+static int open_metadisk(struct worker *w, struct err *err)
+{
+	const struct conf *c = &w->p.conf;
+	unsigned driver = c->index_store.driver == CONF_STORE_MAIL ? c->mail_store.driver : c->index_store.driver;
+	unsigned char key[SEAL_KEY_BYTES];
+	struct metadisk_config mc = { .bytes = c->metacache_size / c->worker_count, .key = key };
+	char *base, *dir;
+	int rc;
+
+	if (driver == CONF_STORE_POSIX || !c->metacache_size)
+		return 0;
+	if (mc.bytes < METADISK_BYTES_MIN)
+		return err_set(err, ERR_INVALID, "metacache_size must be 0, or at least 1M for each of the %u workers", (unsigned)c->worker_count);
+	base = mem_printf("%s/metacache", c->state_dir);
+	dir = mem_printf("%s/%u", base, w->p.index);
+	mc.dir = dir;
+	if (w->p.index == 0)
+		(void)fscache_trim(base, (unsigned)c->worker_count, NULL);	/* what cannot be deleted is in nobody's way */
+	seal_derive(w->keys, METADISK_KEY_LABEL, key);
+	rc = metadisk_open(&mc, &w->env.metadisk, err);
+	free(dir);
+	free(base);
+	return rc;
+}
+
 /* Another node took over: nothing that is done here counts any more. Master starts a new incarnation. */
 static void fenced(void *ctx)
 {
@@ -132,7 +159,10 @@ static int open_node(struct worker *w, struct err *err)
 		rc = stores_open(c, true, &w->stores, err);
 	if (rc >= 0)
 		rc = open_cache(w, err);
+	if (rc >= 0)
+		rc = open_metadisk(w, err);
 	if (rc >= 0) {
+		cfg.cache = w->env.metadisk;
 		cfg.mail_store = w->env.mail_store = w->stores.mail;
 		cfg.index_store = w->env.index_store = w->stores.index;
 		cfg.keys = w->keys;
@@ -151,6 +181,7 @@ static void close_node(struct worker *w)
 		obox_close(&w->env.obox);
 	if (w->cluster)
 		metacache_free(&w->cluster);
+	metadisk_close(&w->env.metadisk);
 	free((char *)(uintptr_t)w->registry.prefix);
 	stores_close(&w->stores);
 	if (w->keys)

@@ -9,3 +9,7 @@ noinst_LIBRARIES += %reldir%/libmetacache.a
 	%reldir%/registry.c \
 	%reldir%/takeover.c \
 	%reldir%/watch.c
+
+# The cache on disk, behind obox/cache.h: a library of its own, because only who has it needs SQLite.
+noinst_LIBRARIES += %reldir%/libmetadisk.a
+%canon_reldir%_libmetadisk_a_SOURCES = %reldir%/metadisk.c %reldir%/metadisk.h %reldir%/metadisk-private.h %reldir%/metadisk-db.c

@@ -2,6 +2,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 %canon_reldir%_libobox_a_SOURCES = \
 	%reldir%/body.c \
 	%reldir%/bundle.c \
+	%reldir%/cache.h %reldir%/cached.c \
 	%reldir%/columns.c \
 	%reldir%/compact.c \
 	%reldir%/change.c \

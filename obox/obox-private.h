@@ -3,7 +3,7 @@
  *
  * Locks, in the order in which they may be taken:
  *   obox.lock (table of users)  >  obox_user.lock (one root's state)  >
- *   journal.lock, sumcache.lock, seal_keys' own.
+ *   journal.lock, sumcache.lock, seal_keys' own, the disk cache's.
  * No lock is held while a journal is synced.  obox_user.lock is held while a
  * bundle of that root is read. */
 #ifndef OBOX_PRIVATE_H
@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "crypt/seal.h"
 #include "objstore/objstore.h"
+#include "obox/cache.h"
 #include "obox/cluster.h"
 #include "obox/obox.h"
 
@@ -209,6 +210,7 @@ struct obox {
 	pthread_mutex_t upkeep_lock;	/* one checkpoint at a time; before all others */
 	pthread_rwlock_t gate;		/* held for reading from a save's journal entry to its object's put */
 	int64_t last_checkpoint_us;
+	int64_t last_used_us;		/* note_used's */
 };
 
 struct obox_user {
@@ -218,6 +220,7 @@ struct obox_user {
 	bool leaving;			/* obox.lock: who opens it waits */
 	enum { USER_OPENING, USER_OPEN, USER_CLOSING } phase;	/* obox.lock */
 	int64_t last_use;		/* monotonic us; obox.lock */
+	bool cached;			/* through ob->cfg.cache: this node owns it */
 	pthread_mutex_t lock;		/* all below */
 	pthread_cond_t visible;
 	struct root_state st;
@@ -277,6 +280,10 @@ void upload_abandon(struct upload *up);			/* the same without a root */
 int obox_checkpoint(struct obox *ob, const char *user, struct err *err);
 void obox_collect(struct obox *ob);	/* obox_gc for open users with mail that is due */
 int user_load(struct obox_user *u, const struct manifest *man, struct err *err);
+/* the keys of snapshots and segments; the caller frees */
+char *segment_key(const struct obox_user *u, uint64_t seq);
+char *mbox_key(const struct obox_user *u, const struct obox_guid *g, const struct snapshot_ref *ref);
+char *root_snapshot_key(const struct obox_user *u, const struct snapshot_ref *ref);
 int user_activate(struct obox_user *u, struct obox_owner *o, struct err *err);	/* ERR_BUSY: *o is a live node that owns it */
 struct obox_user *user_new(struct obox *ob, const char *name);
 void user_destroy(struct obox_user *u);
@@ -310,6 +317,20 @@ int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, 
 int bundle_get(struct obox *ob, const char *key, struct buf *plain, unsigned char hash_r[32], struct err *err);
 void segment_encode_head(uint64_t seq, uint64_t epoch, uint64_t first_lsn, uint64_t count, const unsigned char prev[32], struct buf *out);
 int segment_decode_head(struct rd *r, uint64_t *seq, uint64_t *epoch, uint64_t *first_lsn, uint64_t *count, const unsigned char **prev, struct err *err);
+
+/* ------------------------------------------------ the cache on disk (cached.c) */
+
+bool cached_get(struct obox_user *u, const char *key, struct buf *sealed);	/* appends */
+void cached_put(struct obox_user *u, const char *key, const struct buf *sealed);
+void cached_forget(struct obox_user *u);
+/* The plain bytes of a bundle that is named with its hash, from the cache or the store (and then cached). */
+int cached_bundle(struct obox_user *u, const char *key, const unsigned char hash[32], struct buf *plain, struct err *err);
+void cached_tidy(struct obox_user *u);	/* drops what root and its snapshot no longer name; takes u->lock */
+void cached_note(struct obox_user *u);	/* owner, log and whether it is dirty may have changed; under u->lock */
+void cached_used(struct obox_user *u);
+void cached_tend(struct obox *ob);
+void cached_evict(struct obox *ob, const char *user);	/* who is not in memory */
+bool cached_pressed(struct obox *ob);
 
 /* ---------------------------------------------------------- message objects */
 

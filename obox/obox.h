@@ -30,6 +30,7 @@
 struct objstore;
 struct seal_keys;
 struct obox_cluster;
+struct obox_cache;
 struct obox;
 struct obox_user;
 struct obox_view;
@@ -80,6 +81,7 @@ struct obox_config {
 	uint64_t cache_bytes;		/* memory for users nobody uses now; 0 = 256 MiB */
 	struct obox_cluster *cluster;	/* borrowed; NULL: journal = local, this machine alone.  Else journal = store:
 					 * see metacache/metacache.h */
+	struct obox_cache *cache;	/* borrowed; copies of snapshots and logs on this machine's disk, see metacache/metadisk.h; NULL: none */
 };
 int obox_open(const struct obox_config *cfg, struct obox **ob_r, struct err *err);
 /* Uploads what is not in the logs yet, releases all users.  All users, views and messages must be closed. */
@@ -295,7 +297,8 @@ void obox_tend(struct obox *ob);
 void obox_stop_tending(struct obox *ob);	/* obox_tend, under way or called later, begins nothing that takes long */
 int obox_flush(struct obox *ob, const char *user /* NULL = all */, struct err *err);	/* uploads logs and snapshots now */
 /* The memory a user takes is given back now, as it is after minutes without use: what is not in the store goes there, and the root is released.
- * ERR_BUSY: somebody has it open here. user NULL: everybody who can be; *n_r how many that were. */
+ * Of a user that is named nothing stays in the cache on disk either, be it in memory or not.  ERR_BUSY: somebody has it open here.
+ * user NULL: everybody who can be, from memory alone; *n_r how many that were. */
 int obox_user_evict(struct obox *ob, const char *user, size_t *n_r, struct err *err);
 size_t obox_users_held(struct obox *ob);	/* in memory, being opened or closed */
 void obox_users_here(struct obox *ob, void (*fn)(void *ctx, const char *user), void *ctx);	/* fn may call anything */

@@ -143,5 +143,7 @@ int obox_user_evict(struct obox *ob, const char *user, size_t *n_r, struct err *
 	}
 	rc = user_give_up(ob, user, &here);
 	*n_r = here && rc == 0;
+	if (rc == 0)
+		cached_evict(ob, user);
 	return rc < 0 ? err_set(err, rc, rc == ERR_BUSY ? "user %s has sessions here" : "user %s cannot be written to the store now", user) : 0;
 }

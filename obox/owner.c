@@ -210,9 +210,13 @@ int user_activate(struct obox_user *u, struct obox_owner *o, struct err *err)
 	if (rc < 0)
 		return rc;
 	man = u->man;
+	u->cached = true;
 	rc = user_load(u, &man, err);
 	if (rc < 0)
 		return rc;
 	u->st.epoch = u->man.epoch;
+	pthread_mutex_lock(&u->lock);
+	cached_note(u);
+	pthread_mutex_unlock(&u->lock);
 	return first_mailbox(u, err);
 }

@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 
-enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, UPLOAD_BYTES = 64 << 10 };
+enum { CHECKPOINT_BYTES = 64 << 20, CHECKPOINT_US = 15 * 60 * 1000000, UPLOAD_BYTES = 64 << 10, USED_US = 60 * 1000000 };
 /* Opening a user costs four reads and a PUT, and the end of one several; being kept costs nothing but memory, which has a bound of its own. */
 static const int64_t IDLE_LOCAL_US = INT64_C(5) * 60 * 1000000, IDLE_CLUSTER_US = INT64_C(60) * 60 * 1000000, FOLD_US = INT64_C(30) * 60 * 1000000;
 
@@ -89,7 +89,7 @@ static int upload_one(struct obox_user *u, bool release, bool snapshot, struct e
 
 struct uploads {
 	struct obox_user **list;
-	bool force;
+	bool force, stop;		/* stop: when one fails, the others would not fare better now */
 	pthread_mutex_t lock;
 	int rc;
 	struct err err;
@@ -99,8 +99,15 @@ static void upload_nth(void *ctx, size_t i)
 {
 	struct uploads *x = ctx;
 	struct err e = ERR_INIT;
-	int rc = upload_one(x->list[i], false, x->force, &e);
+	bool stop;
+	int rc;
 
+	pthread_mutex_lock(&x->lock);
+	stop = x->stop && x->rc < 0;
+	pthread_mutex_unlock(&x->lock);
+	if (stop)
+		return;
+	rc = upload_one(x->list[i], false, x->force, &e);
 	if (rc == 0 || x->list[i]->lost)
 		return;
 	log_event(LOG_WARN, "log cannot be uploaded now", LF_S("user", x->list[i]->name), LF_ERR(&e), LF_END);
@@ -301,17 +308,17 @@ uint64_t user_bytes(struct obox_user *u)
 	return n;
 }
 
-struct idle { struct obox_user *u; int64_t last_use; uint64_t bytes; };
+struct aged { struct obox_user *u; int64_t since; uint64_t bytes; };	/* idle or dirty since */
 
 static int longest_first(const void *a, const void *b)
 {
-	const struct idle *x = a, *y = b;
+	const struct aged *x = a, *y = b;
 
-	return x->last_use < y->last_use ? -1 : x->last_use > y->last_use;
+	return x->since < y->since ? -1 : x->since > y->since;
 }
 
 /* Users nobody has open, the longest idle first; they cannot be opened while they are looked at. */
-static size_t idle_users(struct obox *ob, struct idle **list_r)
+static size_t idle_users(struct obox *ob, struct aged **list_r)
 {
 	size_t cap = 0, n = 0, pos = 0;
 	void *v;
@@ -324,7 +331,7 @@ static size_t idle_users(struct obox *ob, struct idle **list_r)
 		if (u->phase != USER_OPEN || u->refs)
 			continue;
 		mem_grow(list_r, &cap, n + 1, sizeof(**list_r));
-		(*list_r)[n++] = (struct idle){ u, u->last_use, 0 };
+		(*list_r)[n++] = (struct aged){ u, u->last_use, 0 };
 	}
 	if (n)
 		qsort(*list_r, n, sizeof(**list_r), longest_first);
@@ -354,7 +361,7 @@ static bool claim(struct obox *ob, struct obox_user *u)
 
 static void evict_nth(void *ctx, size_t i)
 {
-	struct obox_user *u = ((struct idle *)ctx)[i].u;
+	struct obox_user *u = ((struct aged *)ctx)[i].u;
 
 	if (claim(u->ob, u))
 		user_retire(u, retire(u) == 0);	/* one that cannot be written stays: the journal has what is missing in its log */
@@ -367,13 +374,13 @@ void obox_evict(struct obox *ob, int64_t idle_us)
 {
 	int64_t now = clock_mono_us(ob->cfg.clock);
 	uint64_t total = 0;
-	struct idle *list;
+	struct aged *list;
 	size_t n = idle_users(ob, &list), i;
 
 	for (i = 0; i < n; i++)
 		total += list[i].bytes = user_bytes(list[i].u);
 	for (i = 0; i < n; i++) {
-		if (now - list[i].last_use <= idle_us && total <= ob->cfg.cache_bytes)
+		if (now - list[i].since <= idle_us && total <= ob->cfg.cache_bytes)
 			break;
 		total -= list[i].bytes;
 	}
@@ -410,32 +417,40 @@ void obox_evict_user(struct obox *ob, const char *name)
 	user_give_up(ob, name, &here);
 }
 
-/* Logs that have grown, or wait for long; and users whose root has to be asked whose it is. */
+/* Logs that have grown, or wait for long; users whose root has to be asked whose it is; and all that are dirty
+ * when the cache on disk can give up nobody else.  The longest dirty first. */
 static void upload_due(struct obox *ob, int64_t now)
 {
+	bool pressed = cached_pressed(ob), due;
+	struct uploads x = { .stop = true };
 	struct obox_user **list;
-	struct err e = ERR_INIT;
-	size_t n, i;
-	bool due;
+	struct aged *order;
+	size_t n, i, k = 0;
 
 	pthread_mutex_lock(&ob->upkeep_lock);
 	list = pin_users(ob, NULL, &n);
+	order = mem_calloc(n, sizeof(*order));
 	for (i = 0; i < n; i++) {
 		struct obox_user *u = list[i];
 
 		pthread_mutex_lock(&u->lock);
 		if (u->n_late)
 			user_settle_late(u);
-		due = !u->broken && (u->limbo || u->tail.len > UPLOAD_BYTES || (u->tail.len && now - u->dirty_us > FOLD_US));
+		due = !u->broken && (u->limbo || u->tail.len > UPLOAD_BYTES || (u->tail.len && (pressed || now - u->dirty_us > FOLD_US)));
+		if (due)
+			order[k++] = (struct aged){ u, u->dirty_us, 0 };
 		pthread_mutex_unlock(&u->lock);
-		if (!due)
-			continue;
-		err_clear(&e);
-		if (upload_one(u, false, false, &e) < 0) {
-			log_event(LOG_WARN, "log cannot be uploaded now", LF_S("user", u->name), LF_ERR(&e), LF_END);
-			break;	/* the others would not fare better now */
-		}
 	}
+	if (k)
+		qsort(order, k, sizeof(*order), longest_first);
+	x.list = mem_calloc(k, sizeof(*x.list));
+	for (i = 0; i < k; i++)
+		x.list[i] = order[i].u;
+	pthread_mutex_init(&x.lock, NULL);
+	obox_each(ob, k, upload_nth, &x);
+	pthread_mutex_destroy(&x.lock);
+	free(x.list);
+	free(order);
 	unpin_users(ob, list, n);
 	pthread_mutex_unlock(&ob->upkeep_lock);
 }
@@ -453,7 +468,7 @@ static void tend_local(struct obox *ob, int64_t now)
 {
 	struct err e = ERR_INIT;
 
-	if (journal_bytes(ob->journal) > CHECKPOINT_BYTES || now - ob->last_checkpoint_us > CHECKPOINT_US) {
+	if (cached_pressed(ob) || journal_bytes(ob->journal) > CHECKPOINT_BYTES || now - ob->last_checkpoint_us > CHECKPOINT_US) {
 		if (obox_checkpoint(ob, NULL, &e) < 0)
 			log_event(LOG_WARN, "checkpoint failed: the journal is kept and it is tried again", LF_ERR(&e), LF_END);
 	}
@@ -477,10 +492,28 @@ void obox_stop_tending(struct obox *ob)
 	atomic_store(&ob->stopping, true);
 }
 
+/* Who is in use does not grow cold, however long a session lasts. */
+static void note_used(struct obox *ob, int64_t now)
+{
+	size_t pos = 0;
+	void *v;
+
+	if (!ob->cfg.cache || now - ob->last_used_us < USED_US)
+		return;
+	ob->last_used_us = now;
+	pthread_mutex_lock(&ob->lock);
+	while (hmap_next(&ob->users, &pos, NULL, NULL, &v))
+		if (((struct obox_user *)v)->phase == USER_OPEN && ((struct obox_user *)v)->refs)
+			cached_used(v);
+	pthread_mutex_unlock(&ob->lock);
+}
+
 void obox_tend(struct obox *ob)
 {
 	int64_t now = clock_mono_us(ob->cfg.clock);
 
+	note_used(ob, now);
+	cached_tend(ob);
 	if (ob->cfg.cluster && !ob->cfg.cluster->ops->serving(ob->cfg.cluster))
 		return;	/* nothing of it could be done */
 	if (ob->cfg.cluster)

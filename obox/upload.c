@@ -13,12 +13,12 @@
 
 enum { SNAP_MIN = 256 * 1024, SNAP_SEGMENTS = 32, SEGMENTS_MAX = 1 << 20 };
 
-static char *segment_key(const struct obox_user *u, uint64_t seq)
+char *segment_key(const struct obox_user *u, uint64_t seq)
 {
 	return user_key(u, "log/%010" PRIu64, seq);
 }
 
-static char *mbox_key(const struct obox_user *u, const struct obox_guid *g, const struct snapshot_ref *ref)
+char *mbox_key(const struct obox_user *u, const struct obox_guid *g, const struct snapshot_ref *ref)
 {
 	char hex[33];
 
@@ -26,7 +26,7 @@ static char *mbox_key(const struct obox_user *u, const struct obox_guid *g, cons
 	return user_key(u, "idx/%s/%010" PRIx64 ".%08" PRIx64, hex, ref->lsn, ref->epoch);
 }
 
-static char *root_snapshot_key(const struct obox_user *u, const struct snapshot_ref *ref)
+char *root_snapshot_key(const struct obox_user *u, const struct snapshot_ref *ref)
 {
 	return user_key(u, "idx/user/%010" PRIx64 ".%08" PRIx64, ref->lsn, ref->epoch);
 }
@@ -36,7 +36,6 @@ static char *root_snapshot_key(const struct obox_user *u, const struct snapshot_
 int user_load_mbox(struct obox_user *u, struct mbox *m, struct err *err)
 {
 	struct buf plain = BUF_INIT(OBOX_BUNDLE_MAX);
-	unsigned char hash[32];
 	char *key;
 	int rc;
 
@@ -45,9 +44,7 @@ int user_load_mbox(struct obox_user *u, struct mbox *m, struct err *err)
 	if (m->snap.lsn == 0)
 		return err_set(err, ERR_CORRUPT, "mailbox %s of %s has no snapshot: run culverctl rebuild", m->name, u->name);
 	key = mbox_key(u, &m->guid, &m->snap);
-	rc = bundle_get(u->ob, key, &plain, hash, err);
-	if (rc == 0 && memcmp(hash, m->snap.hash, sizeof(hash)) != 0)
-		rc = err_set(err, ERR_CORRUPT, "%s: not the snapshot that the root names", key);
+	rc = cached_bundle(u, key, m->snap.hash, &plain, err);
 	if (rc == 0)
 		rc = mbox_decode(m, plain.data, plain.len, err);
 	if (rc < 0)
@@ -87,44 +84,69 @@ static int apply_segment(struct obox_user *u, uint64_t want_seq, uint64_t *epoch
 	return rc < 0 ? rc : 1;
 }
 
+struct piece {
+	char *key;
+	struct buf sealed;
+	bool cached;
+	int rc;
+	struct err err;
+};
 struct fetch {	/* what a root is made of: the snapshot (or none), then segments */
-	struct objstore_op *ops;
-	struct buf *sealed;
-	size_t n;
+	struct piece *p;
+	size_t n, n_cached;
 	bool snap;
 };
 
-static void fetch_start(struct obox_user *u, const struct manifest *man, struct fetch *f)
+/* What the cache does not have comes from the store, all at once. */
+static void fetch_start(struct obox_user *u, const struct manifest *man, bool cache, struct fetch *f)
+{
+	struct objstore_op *ops;
+	size_t i, k = 0;
+
+	f->n_cached = 0;
+	f->snap = man->snap.lsn != 0;
+	f->n = (size_t)(man->log_seq - man->snap_seq) + f->snap;
+	f->p = mem_calloc(f->n, sizeof(*f->p));
+	ops = mem_calloc(f->n, sizeof(*ops));
+	for (i = 0; i < f->n; i++) {
+		struct piece *p = &f->p[i];
+
+		buf_init(&p->sealed, OBOX_BUNDLE_MAX);
+		p->key = f->snap && i == 0 ? root_snapshot_key(u, &man->snap) : segment_key(u, man->snap_seq + 1 + i - f->snap);
+		p->cached = cache && cached_get(u, p->key, &p->sealed);
+		f->n_cached += p->cached;
+		if (!p->cached)
+			ops[k++] = (struct objstore_op){ .verb = OBJ_GET, .key = p->key, .out = &p->sealed };
+	}
+	obox_run_many(u->ob->cfg.index_store, ops, k);
+	for (i = k = 0; i < f->n; i++) {
+		if (f->p[i].cached)
+			continue;
+		f->p[i].rc = ops[k].rc;
+		f->p[i].err = ops[k++].err;
+	}
+	free(ops);
+}
+
+/* The plain bytes of piece i. */
+static int fetch_take(struct obox_user *u, struct fetch *f, size_t i, struct buf *plain, unsigned char hash[32], struct err *err)
+{
+	struct piece *p = &f->p[i];
+
+	buf_clear(plain);
+	if (p->rc < 0)
+		return err_set(err, p->rc, "%s: %s", p->key, p->err.msg);
+	return bundle_unseal(u->ob, p->key, &p->sealed, plain, hash, err);
+}
+
+/* They were found to be what root names. */
+static void fetch_keep(struct obox_user *u, const struct fetch *f)
 {
 	size_t i;
 
-	f->snap = man->snap.lsn != 0;
-	f->n = (size_t)(man->log_seq - man->snap_seq) + f->snap;
-	f->ops = mem_calloc(f->n, sizeof(*f->ops));
-	f->sealed = mem_calloc(f->n, sizeof(*f->sealed));
-	for (i = 0; i < f->n; i++) {
-		bool snap = f->snap && i == 0;
-
-		buf_init(&f->sealed[i], OBOX_BUNDLE_MAX);
-		f->ops[i].verb = OBJ_GET;
-		f->ops[i].key = snap ? root_snapshot_key(u, &man->snap) : segment_key(u, man->snap_seq + 1 + i - f->snap);
-		f->ops[i].out = &f->sealed[i];
-	}
-	obox_run_many(u->ob->cfg.index_store, f->ops, f->n);
-}
-
-/* The plain bytes of piece i, which is then given up. */
-static int fetch_take(struct obox_user *u, struct fetch *f, size_t i, struct buf *plain, unsigned char hash[32], struct err *err)
-{
-	int rc = f->ops[i].rc;
-
-	buf_clear(plain);
-	if (rc < 0)
-		err_set(err, rc, "%s: %s", f->ops[i].key, f->ops[i].err.msg);
-	else
-		rc = bundle_unseal(u->ob, f->ops[i].key, &f->sealed[i], plain, hash, err);
-	buf_free(&f->sealed[i]);
-	return rc;
+	for (i = 0; i < f->n; i++)
+		if (!f->p[i].cached)
+			cached_put(u, f->p[i].key, &f->p[i].sealed);
 }
 
 static void fetch_end(struct fetch *f)
@@ -132,38 +154,33 @@ static void fetch_end(struct fetch *f)
 	size_t i;
 
 	for (i = 0; i < f->n; i++) {
-		buf_free(&f->sealed[i]);
-		free((char *)(uintptr_t)f->ops[i].key);
+		buf_free(&f->p[i].sealed);
+		free(f->p[i].key);
 	}
-	free(f->ops);
-	free(f->sealed);
+	free(f->p);
 }
 
-/* Snapshot, then the segments behind it, all fetched at once. */
-int user_load(struct obox_user *u, const struct manifest *man, struct err *err)
+/* Snapshot, then the segments behind it. */
+static int load_pieces(struct obox_user *u, const struct manifest *man, struct fetch *f, struct err *err)
 {
 	struct buf plain = BUF_INIT(OBOX_BUNDLE_MAX);
 	unsigned char hash[32];
 	uint64_t epoch = 0;
-	struct fetch f;
 	size_t i;
 	int rc = 0;
 
-	if (man->log_seq < man->snap_seq || man->log_seq - man->snap_seq > SEGMENTS_MAX)
-		return err_set(err, ERR_CORRUPT, "root of %s names impossible segments", u->name);
-	fetch_start(u, man, &f);
-	if (f.snap) {
-		rc = fetch_take(u, &f, 0, &plain, hash, err);
+	if (f->snap) {
+		rc = fetch_take(u, f, 0, &plain, hash, err);
 		if (rc == 0 && memcmp(hash, man->snap.hash, sizeof(hash)) != 0)
-			rc = err_set(err, ERR_CORRUPT, "%s: not the snapshot that the root names", f.ops[0].key);
+			rc = err_set(err, ERR_CORRUPT, "%s: not the snapshot that the root names", f->p[0].key);
 		if (rc == 0)
 			rc = root_decode(&u->st, plain.data, plain.len, err);
 	}
 	memcpy(u->man.log_hash, man->snap_hash_of_log, 32);
-	for (i = f.snap; rc == 0 && i < f.n; i++) {
-		rc = fetch_take(u, &f, i, &plain, hash, err);
+	for (i = f->snap; rc == 0 && i < f->n; i++) {
+		rc = fetch_take(u, f, i, &plain, hash, err);
 		if (rc == 0)
-			rc = apply_segment(u, man->snap_seq + 1 + i - f.snap, &epoch, &plain, err);
+			rc = apply_segment(u, man->snap_seq + 1 + i - f->snap, &epoch, &plain, err);
 		if (rc == 1) {
 			memcpy(u->man.log_hash, hash, 32);
 			u->tail_bytes_since_snap += plain.len;
@@ -172,9 +189,47 @@ int user_load(struct obox_user *u, const struct manifest *man, struct err *err)
 	}
 	if (rc == 0 && (u->st.lsn != man->log_lsn || memcmp(u->man.log_hash, man->log_hash, 32) != 0))
 		rc = err_set(err, ERR_CORRUPT, "log of %s ends with record %" PRIu64 ", root says %" PRIu64, u->name, u->st.lsn, man->log_lsn);
-	fetch_end(&f);
 	buf_free(&plain);
 	return rc;
+}
+
+/* *doubt_r: it failed, and may do better without the cache. */
+static int load_with(struct obox_user *u, const struct manifest *man, bool cache, bool *doubt_r, struct err *err)
+{
+	struct fetch f;
+	int rc;
+
+	fetch_start(u, man, cache, &f);
+	rc = load_pieces(u, man, &f, err);
+	*doubt_r = rc < 0 && f.n_cached && (rc == ERR_CORRUPT || rc == ERR_LIMIT);
+	if (rc == 0)
+		fetch_keep(u, &f);
+	fetch_end(&f);
+	return rc;
+}
+
+int user_load(struct obox_user *u, const struct manifest *man, struct err *err)
+{
+	struct err e = ERR_INIT;
+	bool doubt;
+	int rc;
+
+	if (man->log_seq < man->snap_seq || man->log_seq - man->snap_seq > SEGMENTS_MAX)
+		return err_set(err, ERR_CORRUPT, "root of %s names impossible segments", u->name);
+	rc = load_with(u, man, true, &doubt, &e);
+	if (doubt) {
+		log_event(LOG_INF, "what was cached on disk is of no use: it is read from the store", LF_S("user", u->name), LF_ERR(&e), LF_END);
+		cached_forget(u);
+		root_release(&u->st);
+		root_init(&u->st, u);
+		u->tail_bytes_since_snap = 0;
+		err_clear(&e);
+		rc = load_with(u, man, false, &doubt, &e);
+	}
+	if (rc < 0)
+		return err_set(err, rc, "%s", e.msg);
+	cached_tidy(u);
+	return 0;
 }
 
 /* --- snapshots --- */
@@ -338,6 +393,8 @@ static int put_all(struct obox_user *u, struct snapshot_work *w, const struct up
 
 		if (one < 0 && (rc == 0 || one == ERR_FENCED))
 			rc = one;
+		if (one == 0 && !p->is_block)
+			cached_put(u, p->key, &sealed[i]);
 		if (one < 0 && p->is_mbox)
 			dirty_again(u, &p->guid);
 		if (p->is_block)
@@ -489,6 +546,7 @@ static void took(struct upload *up, const char *etag)
 	u->started = (struct started){ 0, 0 };
 	u->dirty_us = clock_mono_us(u->ob->cfg.clock);
 	buf_consume(&u->tail, up->tail_len);
+	cached_note(u);
 	pthread_mutex_unlock(&u->lock);
 }
 
@@ -510,7 +568,11 @@ int upload_commit(struct upload *up, struct err *err)
 		if (rc == ERR_CONFLICT)
 			stop_user(u, &e);
 		if (rc == 0) {
+			bool snap = up->man.snap.lsn != u->man.snap.lsn;
+
 			took(up, etag);
+			if (snap)
+				cached_tidy(u);
 			objstore_delete_many(u->ob->cfg.index_store, (const char *const *)up->obsolete, up->n_obsolete, NULL);
 		}
 	}

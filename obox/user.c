@@ -143,6 +143,8 @@ static int commit(struct obox_user *u, const struct rec *r, const struct journal
 		goto out;
 	}
 	rc = apply_all(u, r, n, err);
+	if (!before)
+		cached_note(u);
 out:
 	if (e != &one)
 		free(e);
@@ -326,6 +328,7 @@ void obox_user_close(struct obox_user **up)
 	if (!u)
 		return;
 	*up = NULL;
+	cached_used(u);
 	pthread_mutex_lock(&u->ob->lock);
 	u->refs--;
 	u->last_use = clock_mono_us(u->ob->cfg.clock);
@@ -342,6 +345,11 @@ void user_retire(struct obox_user *u, bool clean)
 {
 	struct obox *ob = u->ob;
 
+	if (clean) {	/* a lost one, too: what is in memory is not this node's to upload any more */
+		pthread_mutex_lock(&u->lock);
+		cached_note(u);
+		pthread_mutex_unlock(&u->lock);
+	}
 	pthread_mutex_lock(&ob->lock);
 	if (clean)
 		hmap_del(&ob->users, u->name, strlen(u->name));

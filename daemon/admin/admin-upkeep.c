@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "fscache/fscache.h"
 #include "metacache/metacache.h"
+#include "metacache/metadisk.h"
 
 #include <inttypes.h>
 
@@ -208,7 +209,7 @@ int admin_ping(struct admin *a, struct err *err)
 	return 0;
 }
 
-/* --- the cache on disk --- */
+/* --- the caches on disk: of messages, of indexes --- */
 
 static json_t *cache_line(const struct fscache_stats *st)
 {
@@ -220,16 +221,32 @@ static json_t *cache_line(const struct fscache_stats *st)
 			 "corrupt", (json_int_t)st->corrupt, "io_errors", (json_int_t)st->io_errors, "degraded", st->degraded);
 }
 
+static json_t *metadisk_line(const struct metadisk_stats *st)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "bytes_max", (json_int_t)st->bytes_max,
+			 "bytes_used", (json_int_t)st->bytes_used, "bytes_disk", (json_int_t)st->bytes_disk, "users", (json_int_t)st->users,
+			 "dirty", (json_int_t)st->dirty, "objects", (json_int_t)st->objects, "hits", (json_int_t)st->hits, "misses", (json_int_t)st->misses,
+			 "hit_bytes", (json_int_t)st->hit_bytes, "kept", (json_int_t)st->kept, "refused", (json_int_t)st->refused,
+			 "evicted", (json_int_t)st->evicted, "dropped", (json_int_t)st->dropped, "io_errors", (json_int_t)st->io_errors, "degraded", st->degraded);
+}
+
 int admin_cache_status(struct admin *a, struct err *err)
 {
+	struct metadisk_stats ms;
 	struct fscache_stats st;
+	json_t *line;
 
 	if (a->c->env->fscache) {
 		fscache_stats(a->c->env->fscache, &st);
-		admin_line(a, cache_line(&st));
+		line = cache_line(&st);
 	} else {
-		admin_line(a, json_pack("{s:b}", "cache", 0));
+		line = json_pack("{s:b}", "cache", 0);
 	}
+	if (a->c->env->metadisk) {
+		metadisk_stats(a->c->env->metadisk, &ms);
+		json_object_set_new(line, "metacache", metadisk_line(&ms));
+	}
+	admin_line(a, line);
 	admin_done(a, NULL);
 	return 0;
 }
@@ -238,6 +255,8 @@ int admin_cache_clean(struct admin *a, struct err *err)
 {
 	int rc = a->c->env->fscache ? fscache_clean(a->c->env->fscache, err) : 0;
 
+	if (rc == 0 && a->c->env->metadisk)
+		rc = metadisk_clean(a->c->env->metadisk, err);
 	if (rc == 0)
 		admin_done(a, NULL);
 	return rc;

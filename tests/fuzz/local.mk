@@ -1,7 +1,7 @@
 # Fuzz targets.  In the ordinary build each is linked with replay.c and runs
 # over tests/fuzz/corpus/<name>; with --enable-fuzzing it is a libFuzzer
 # program.  A new one: two lines here (sources, libraries) and its name below.
-fuzz_targets = %reldir%/fuzz_fscache %reldir%/fuzz_gate %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_lmtp %reldir%/fuzz_metacache %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_node %reldir%/fuzz_obox %reldir%/fuzz_pop3 %reldir%/fuzz_s3_xml %reldir%/fuzz_settings %reldir%/fuzz_sproxyd
+fuzz_targets = %reldir%/fuzz_fscache %reldir%/fuzz_gate %reldir%/fuzz_imap %reldir%/fuzz_imap_session %reldir%/fuzz_lmtp %reldir%/fuzz_metacache %reldir%/fuzz_metadisk %reldir%/fuzz_mime %reldir%/fuzz_mime_text %reldir%/fuzz_node %reldir%/fuzz_obox %reldir%/fuzz_pop3 %reldir%/fuzz_s3_xml %reldir%/fuzz_settings %reldir%/fuzz_sproxyd
 check_PROGRAMS += $(fuzz_targets)
 EXTRA_DIST += %reldir%/corpus
 if FUZZING
@@ -20,6 +20,10 @@ endif
 %canon_reldir%_fuzz_metacache_SOURCES = %reldir%/fuzz_metacache.c $(fuzz_main)
 %canon_reldir%_fuzz_metacache_LDFLAGS = $(fuzz_link)
 %canon_reldir%_fuzz_metacache_LDADD = $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS)
+
+%canon_reldir%_fuzz_metadisk_SOURCES = %reldir%/fuzz_metadisk.c $(fuzz_main)
+%canon_reldir%_fuzz_metadisk_LDFLAGS = $(fuzz_link)
+%canon_reldir%_fuzz_metadisk_LDADD = metacache/libmetadisk.a $(OBOX_LIBS) $(SQLITE_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS)
 
 %canon_reldir%_fuzz_mime_SOURCES = %reldir%/fuzz_mime.c $(fuzz_main)
 %canon_reldir%_fuzz_mime_LDFLAGS = $(fuzz_link)

@@ -148,7 +148,7 @@ int cluster_setup(void **state)
 	struct cluster *c = MEM_NEW(struct cluster);
 
 	log_set_level(LOG_ERROR + 1);
-	snprintf(c->dir, sizeof(c->dir), "/tmp/t_cluster.XXXXXX");
+	snprintf(c->dir, sizeof(c->dir), "%s/t_cluster.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	if (!mkdtemp(c->dir))
 		return -1;
 	c->mem = c->between = objstore_mem_new();
@@ -196,6 +196,18 @@ int cluster_teardown(void **state)
 	return 0;
 }
 
+static void open_cache(struct cluster *c, struct node *n, const char *dir)
+{
+	unsigned char key[METADISK_KEY_BYTES];
+	char *sub = mem_printf("%s/metacache", dir);
+	struct metadisk_config cfg = { .dir = sub, .bytes = c->disk, .key = key };
+
+	seal_derive(c->keys, METADISK_KEY_LABEL, key);
+	if (c->disk && metadisk_open(&cfg, &n->cache, &c->err) < 0)
+		abort();
+	free(sub);
+}
+
 int node_open(struct cluster *c, int i)
 {
 	struct node *n = &c->node[i];
@@ -216,10 +228,14 @@ int node_open(struct cluster *c, int i)
 	err_clear(&c->err);
 	rc = metacache_new(&m, &n->mc, &c->err);
 	cfg.cluster = n->mc;
+	open_cache(c, n, dir);
+	cfg.cache = n->cache;
 	if (rc == 0)
 		rc = obox_open(&cfg, &n->ob, &c->err);
-	if (rc < 0)
+	if (rc < 0) {
 		metacache_free(&n->mc);
+		metadisk_close(&n->cache);
+	}
 	free(dir);
 	return rc;
 }
@@ -230,6 +246,7 @@ void node_close(struct cluster *c, int i)
 
 	obox_close(&n->ob);
 	metacache_free(&n->mc);
+	metadisk_close(&n->cache);
 	gate_free(&n->gate);
 }
 
@@ -240,6 +257,7 @@ void node_kill(struct cluster *c, int i)
 	gate_cut(n->gate, true);
 	obox_abandon(&n->ob);
 	metacache_free(&n->mc);
+	metadisk_abandon(&n->cache);
 	gate_free(&n->gate);
 }
 

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "crypt/seal.h"
 #include "metacache/metacache.h"
+#include "metacache/metadisk.h"
 #include "objstore/objstore.h"
 #include "obox/obox.h"
 
@@ -39,7 +40,9 @@ struct cluster {
 		struct gate *gate;
 		struct obox_cluster *mc;
 		struct obox *ob;
+		struct obox_cache *cache;
 	} node[NODES];
+	uint64_t disk;			/* bytes of the cache on disk of each node that is opened; 0: none */
 	bool stepped;
 	unsigned ttl_ms, timeout_ms, flag_ms;
 	int64_t now_us;			/* the virtual clock of stepped clusters */

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """culverctl store against the test server, and against a real Ceph RGW when Debian's packages are there.  TAP."""
+import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import traceback
 
 TOP = os.environ.get("top_srcdir", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
@@ -152,6 +155,140 @@ def culverd_reads_from_its_cache(s):
         d.clean()
 
 
+def seen_of(url, user, since=0):
+    """What was asked of the server of a user's root: (method, name within it)."""
+    raw = subprocess.run(["curl", "-sf", url + "/-/seen"], check=True, capture_output=True).stdout
+    return [(x["method"], x["key"].split("/%s/" % user)[1]) for x in json.loads(raw)["requests"] if "/%s/" % user in x.get("key", "")][since:]
+
+
+def session(d, user, *commands):
+    c = lib.Line(d.imap)
+    c.line()
+    out = []
+    for i, command in enumerate(("LOGIN %s pass" % user, "SELECT INBOX") + commands):
+        lines = c.imap("a%d" % i, command)
+        assert lines[-1].startswith("a%d OK" % i), lines[-3:]
+        out += lines
+    c.imap("z", "LOGOUT")
+    c.close()
+    return "\n".join(out)
+
+
+def disk_of(d, place):
+    """Bytes on the disk; files come and go meanwhile."""
+    total = 0
+    for top, _, names in os.walk(os.path.join(d.state, place)):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(top, name)).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
+
+
+def culverd_restarts_warm(s, url):
+    d = lib.Server(users=2, workers=2, extra=section(dict(s, prefix="warm")) + "metacache_size = 8M\n")
+    small = "From: a@example.org\r\nSubject: one of many\r\n\r\nx\r\n"
+    try:
+        d.start()
+        d.deliver(["user0"] * 20, small)
+        assert "* 20 EXISTS" in session(d, "user0", "STORE 1:5 +FLAGS (\\Seen)", "CREATE other", "COPY 1:10 other")
+        assert d.stop() == 0
+        d.start()
+        n = len(seen_of(url, "user0"))
+        assert "* 20 EXISTS" in session(d, "user0")
+        asked = seen_of(url, "user0", n)
+        assert asked == [("GET", "root"), ("PUT", "root")], asked
+        # a worker that dies starts anew with what it has on its disk; all of it that matters is checked against root
+        d.deliver(["user0"], small)
+        for pid in sum(d.pids("worker").values(), []):
+            os.kill(pid, 9)
+        lib.wait_for("the workers", lambda: len(d.pids("worker")) == 2)
+
+        def there():
+            try:
+                return "* 21 EXISTS" in session(d, "user0")
+            except (AssertionError, OSError):
+                return False
+        lib.wait_for("the user", there)
+        assert d.stop() == 0
+        for top, _, names in os.walk(os.path.join(d.state, "metacache")):
+            for name in names:
+                if name == "metacache.db":
+                    with open(os.path.join(top, name), "r+b") as f:
+                        data = bytearray(f.read())
+                        for at in range(200, len(data), 2000):
+                            data[at] ^= 4
+                        f.seek(0)
+                        f.write(data)
+        d.start()
+        assert "* 21 EXISTS" in session(d, "user0", "FETCH 1:* FLAGS")
+        # cleaned with culverd and without
+        subprocess.run([CULVERCTL, "-c", d.conf, "cache", "clean"], check=True, timeout=60)
+        lines = [json.loads(x) for x in subprocess.run([CULVERCTL, "-c", d.conf, "--json", "cache", "status"], capture_output=True, check=True, timeout=60).stdout.splitlines()]
+        assert len(lines) == 2 and all(x["metacache"]["objects"] == 0 for x in lines), lines
+        assert "* 21 EXISTS" in session(d, "user0")
+        d.stop()
+        p = subprocess.run([CULVERCTL, "-c", d.conf, "cache", "status"], capture_output=True, text=True, check=True, timeout=60)
+        assert p.stdout.count("culverd does not run") == 4 and "metacache of worker 1" in p.stdout, p.stdout
+        subprocess.run([CULVERCTL, "-c", d.conf, "cache", "clean"], check=True, timeout=60)
+        assert disk_of(d, "metacache") == 0 and disk_of(d, "fscache") == 0
+        d.assert_log_is_clean(r"child|ended|worker")
+    finally:
+        d.clean()
+
+
+def a_mailbox_larger_than_the_caches(s, url):
+    """CULVER_LARGE_MB of mail (2048 takes minutes and as much memory for the server) through caches of 4 and 5 MB."""
+    megabytes, part = int(os.environ.get("CULVER_LARGE_MB", "48")), 384 * 1024
+    d = lib.Server(users=6, workers=1, extra=section(dict(s, prefix="large")) + "fscache_size = 4M\nmetacache_size = 5M\n")
+    bounds, worst, stop = {"fscache": 4 << 20, "metacache": 5 << 20}, {"fscache": 0, "metacache": 0}, threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            for place in bounds:
+                worst[place] = max(worst[place], disk_of(d, place))
+            time.sleep(0.01)
+
+    def warm(user):
+        n = len(seen_of(url, user))
+        assert "* 3 EXISTS" in session(d, user)
+        return seen_of(url, user, n) == [("GET", "root"), ("PUT", "root")]
+    watcher = threading.Thread(target=watch)
+    try:
+        d.start()
+        watcher.start()
+        for i in range(1, 6):
+            d.deliver(["user%d" % i] * 3, "From: a@example.org\r\nSubject: small\r\n\r\nx\r\n")
+            session(d, "user%d" % i)
+        n = megabytes * 1024 * 1024 // part
+        for i in range(n):
+            body = base64.encodebytes(os.urandom(part * 3 // 4)).replace(b"\n", b"\r\n")
+            assert d.deliver(["user0"], b"From: a@example.org\r\nSubject: large %d\r\n\r\n" % i + body)[0].startswith("250 ")
+        # keywords that cannot be packed make indexes large: each mailbox has them all
+        keywords = [base64.b64encode(os.urandom(150), b"-_").decode() for _ in range(120)]
+        copies = ["STORE 1 +FLAGS (%s)" % " ".join(keywords[i:i + 20]) for i in range(0, 120, 20)]
+        copies += ["CREATE box%d" % i for i in range(100)] + ["COPY 1:* box%d" % i for i in range(100)]
+        text = session(d, "user0", *copies, "FETCH 1:* (FLAGS ENVELOPE)", *("FETCH %d BODY.PEEK[]" % i for i in range(1, n + 1, 3)))
+        assert "* %d EXISTS" % n in text and text.count("ENVELOPE") == n, text[-500:]
+        assert d.stop() == 0
+        d.start()
+        for i in range(1, 6):
+            assert warm("user%d" % i), "user%d was displaced" % i
+        assert "* %d EXISTS" % n in session(d, "user0", "FETCH %d BODY.PEEK[TEXT]<1000.100>" % n, "STATUS box3 (MESSAGES)")
+        assert d.stop() == 0
+        stop.set()
+        watcher.join()
+        assert worst["metacache"] > 1 << 20, worst  # a quarter is what one user may have
+        assert all(0 < worst[x] <= bounds[x] for x in bounds), (worst, bounds)
+        print("# %d MB of mail; at most on disk: %s" % (megabytes, worst))
+        d.assert_log_is_clean()
+    finally:
+        stop.set()
+        watcher.join()
+        d.clean()
+
+
 class TestServer:
     def __enter__(self):
         self.p = subprocess.Popen([sys.executable, os.path.join(TOP, "tests", "objstore", "s3server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -176,6 +313,8 @@ def with_the_test_server():
         large_objects(s)
         culverd_keeps_mail_there(s)
         culverd_reads_from_its_cache(s)
+        culverd_restarts_warm(s, server.url)
+        a_mailbox_larger_than_the_caches(s, server.url)
         server.odd(empty=True, ignore_conditions=True)
         p = ctl(s, "store", "probe", status=1)
         assert b"index_store: refused" in p.stdout and b"mail_store: can be used" in p.stdout, p.stdout

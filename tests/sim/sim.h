@@ -90,6 +90,10 @@ struct objstore *store_of_life(struct life *l);	/* this life's way to it */
 bool store_peek(const char *key, struct buf *out);
 extern uint64_t store_requests, store_faulted;
 
+/* --- cache.c --- */
+
+struct obox_cache *cache_of_life(struct life *l);	/* at its start: the node's, and what became of it meanwhile */
+
 /* --- world.c --- */
 
 enum link { LINK_UP, LINK_DOWN, LINK_NO_ANSWERS };
@@ -100,6 +104,7 @@ struct node {
 	enum link link;
 	int64_t link_until, paused_until, frozen_since, start_at;
 	struct life *life;	/* NULL: down */
+	struct sim_cache *cache;	/* what is on its disk; NULL: nothing yet */
 };
 struct life {	/* one incarnation: from start to end of a process */
 	struct node *node;
@@ -109,6 +114,7 @@ struct life {	/* one incarnation: from start to end of a process */
 	size_t n_parked, cap_parked;
 	int crash_in;			/* store calls; -1 not */
 	bool crash_after;		/* that call: the request is on its way */
+	int64_t cache_lied;		/* when its disk last gave what was not put there */
 	int64_t trouble;		/* when its way to the store, or itself, was last not as it should be */
 	struct obox_cluster *mc;
 	struct obox *ob;

@@ -24,6 +24,7 @@ static struct world {
 	unsigned n_nodes, n_lives, served_by[USERS];
 	unsigned ttl_ms, timeout_ms, flag_ms;
 	uint64_t grace_s, cache_bytes;
+	bool disks;			/* nodes keep copies there */
 	int64_t step_us;
 	unsigned violence, skew;	/* how often something happens to nodes; clock rates */
 	uint64_t takeovers;
@@ -136,8 +137,10 @@ static void *life_main(void *arg)
 	struct err err = ERR_INIT;
 	int rc = metacache_new(&m, &l->mc, &err);
 
-	snprintf(dir, sizeof(dir), "%s/%u", sim_dir, l->id);	/* nothing local survives a life */
+	snprintf(dir, sizeof(dir), "%s/%u", sim_dir, l->id);	/* nothing local survives a life but a cache */
 	cfg.cluster = l->mc;
+	if (W.disks)
+		cfg.cache = cache_of_life(l);
 	if (rc == 0)
 		rc = obox_open(&cfg, &l->ob, &err);
 	if (rc < 0) {
@@ -389,6 +392,7 @@ static void create_world(void)
 	W.flag_ms = one_of(0, 300, 1000, 1000);
 	W.grace_s = one_of(1, 5, 604800, 604800);
 	W.cache_bytes = rnd_below(4) ? 0 : 1;
+	W.disks = rnd_below(4) != 0;
 	W.step_us = one_of(2000, 10000, 10000, 40000);
 	W.violence = one_of(0, 20, 40, 100);
 	W.skew = one_of(0, 2, 100, 500);
