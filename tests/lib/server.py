@@ -13,6 +13,8 @@ import tempfile
 import time
 import traceback
 
+import store
+
 BUILD = os.environ.get("top_builddir", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
 CULVERD = os.environ.get("CULVERD", os.path.join(BUILD, "culverd"))
 SANITIZED = b"__asan_init" in open(CULVERD, "rb").read() or b"__tsan_init" in open(CULVERD, "rb").read()
@@ -121,7 +123,9 @@ class Line:
 
 
 class Server:
-    def __init__(self, extra="", users=8, workers=2, listen=""):
+    """keeps: its mail_store section, another server's .keeps to share that one's.  Left out: one of its own where CULVER_TEST_STORE says."""
+
+    def __init__(self, extra="", users=8, workers=2, listen="", keeps=None):
         self.dir = tempfile.mkdtemp(prefix="culver")
         self.cert, self.key = make_cert(self.dir, "first")
         self.imap, self.imaps, self.pop3, self.pop3s, self.lmtp = free_ports(5)
@@ -131,7 +135,15 @@ class Server:
         self.log = os.path.join(self.dir, "log")
         self.state, self.run = os.path.join(self.dir, "state"), os.path.join(self.dir, "run")
         self.proc = None
+        self.bucket = store.bucket()
+        self.prefix = os.path.basename(self.dir) if self.bucket else ""
+        self.keeps = keeps or self.own_store()
         self.write_conf()
+
+    def own_store(self):
+        if self.bucket:
+            return self.bucket.section(self.prefix)
+        return "mail_store { path = %s/store }\n" % self.state
 
     def write_conf(self):
         with open(self.conf, "w") as f:
@@ -143,6 +155,8 @@ class Server:
                 f.write("listen %s { address = 127.0.0.1 port = %d }\n" % (name, getattr(self, name)))
             f.write("listen lmtp { address = {127.0.0.1, lmtp.sock} port = %d }\n" % self.lmtp)
             f.write(self.listen + self.extra)
+            if not re.search(r"(?m)^mail_store\b", self.extra):
+                f.write(self.keeps)
 
     def start(self, args=("-f",), env=None):
         out = open(self.log, "a")
