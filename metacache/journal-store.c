@@ -448,14 +448,17 @@ static bool store_done(struct journal *base, uint64_t ticket)
 }
 
 /* The journal's thread must know that there is a time to watch. */
-static void store_push(struct journal *base)
+static bool store_push(struct journal *base)
 {
 	struct store_journal *j = store_of(base);
+	bool in_time;
 
 	pthread_mutex_lock(&j->lock);
+	in_time = !j->head || mc_now(j->mc) - j->head->queued_us <= (int64_t)j->mc->cfg.flag_commit_delay_ms * 1000;
 	j->woken = true;
 	pthread_cond_signal(&j->work);
 	pthread_mutex_unlock(&j->lock);
+	return in_time;
 }
 
 static int store_sync(struct journal *base, struct err *err)

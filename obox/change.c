@@ -96,8 +96,8 @@ int obox_store(struct obox_view *v, const struct seqset *uids, const struct obox
 		return rc;
 	if (u->ob->cfg.flag_commit_delay_ms == 0)
 		return user_wait(u, ticket, err);
-	journal_push(u->ob->journal);
-	return 0;
+	/* a store that is slow makes flag changes wait rather than be lost in numbers */
+	return journal_push(u->ob->journal) ? 0 : user_wait(u, ticket, err);
 }
 
 /* --- copy and move --- */
