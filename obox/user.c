@@ -142,6 +142,7 @@ static int commit(struct obox_user *u, const struct rec *r, const struct journal
 		buf_truncate(&u->tail, before);
 		goto out;
 	}
+	u->applying = *ticket_r;
 	rc = apply_all(u, r, n, err);
 out:
 	if (e != &one)
@@ -189,7 +190,8 @@ void user_settle_late(struct obox_user *u)
 		m = root_by_guid(&u->st, &done.guid);
 		if (!m)
 			continue;
-		seqset_remove(&m->pending, done.lo, done.hi);
+		if (done.hi)
+			seqset_remove(&m->pending, done.lo, done.hi);
 		view_mailbox_changed(m, NULL);
 		pthread_cond_broadcast(&u->visible);
 	}

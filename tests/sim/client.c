@@ -375,6 +375,8 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 		obox_view_status(v, &st);
 		b = model_box(c->user, &st.guid, st.uidvalidity);
 		n = obox_view_read(v, 1, msgs, M_CONTENTS);
+		for (i = 0; i < n; i++)
+			msgs[i].flags &= ~(uint32_t)OBOX_GONE;	/* there, until the view is told */
 		if (b->since) {
 			known = obox_view_modseq_known(v, b->since);
 			obox_view_vanished(v, b->since, NULL, &vanished);
