@@ -40,7 +40,7 @@ C = Cluster(NODES, STREAM + POPPED + LEDGER + COUNTED + PROBES)
 R = random.Random(SEED)
 SUSPECT = multiprocessing.Value("d", 0.0)  # until when a session may be with a node that was taken over and does not know
 DOUBT = 8 * SLOW
-RESULTS, SERVED, NOTES = [], {}, []
+RESULTS, SERVED, NOTES, RUNNING = [], {}, [], []
 LED = Ledger()
 COUNTERS, READERS = [], []
 
@@ -73,7 +73,7 @@ def group(clients, until, ready, out):
             if picture:
                 pictures.append((c.number, c.kind, c.user, picture))
     out.send({"failures": failures, "pictures": pictures,
-              "clients": [(c.kind, c.user, c.commands, c.stored, c.doomed, c.uids, c.interruptions, c.refusals, c.recounted) for c in clients],
+              "clients": [(c.kind, c.user, c.commands, c.stored, c.doomed, c.uids, c.interruptions, c.refusals) for c in clients],
               "deleted": [(c.user, c.deleted) for c in clients if isinstance(c, Downloads)], "slowest": max([c.slowest for c in clients if isinstance(c, Deliveries)] or [0])})
 
 
@@ -100,9 +100,13 @@ class fault:
 
 def own_by(node, users):
     """These users of nobody come to that node."""
+    def taken(u):
+        try:
+            return node.s.deliver([u], message("l-" + u), "load@example.org")[0].startswith("250 ")
+        except (OSError, EOFError, AssertionError):  # it is still at its last trouble
+            return False
     for u in users:
-        reply = node.s.deliver([u], message("l-" + u), "load@example.org")[0]
-        assert reply.startswith("250 "), reply
+        wait_for("mail at " + node.name, lambda: taken(u), 40 * SLOW)
 
 
 def serve_again(what, users, others, start):
@@ -113,7 +117,7 @@ def serve_again(what, users, others, start):
                 c = Imap(R.choice(others).s.imap, timeout=40 * SLOW)
                 _, status = c.command(b"LOGIN %s pass" % user.encode())
                 if status.startswith(b"OK"):
-                    assert c.select() == 1, user
+                    assert c.select() >= 1, user  # a delivery that was not acknowledged may be there twice
                     assert string(fetched(c.ok(b"FETCH 1 BODY.PEEK[]")[0])[1][b"BODY[]"]) == expected(user, "l-" + user)
                     c.append(b"INBOX", message("x"))
                     SERVED.setdefault(what, []).append(time.monotonic() - start)
@@ -272,16 +276,18 @@ def clients_at_random_nodes_see_nothing_that_cannot_be_true_while_nodes_fail():
         p.start()
         there.close()
         groups.append((p, here))
+        RUNNING.append(p)
     local = local_load()
     for t in local:
         t.start()
     n, wrong = drive(until)
+    print("".join("# " + x + "\n" for w in wrong for x in w.splitlines()), end="", flush=True)
     for t in local:
         t.stop = True
     for t in local:
         t.join(60 * SLOW)
     for _, here in groups:
-        assert here.poll(120 * SLOW), "a group of clients does not end"
+        assert here.poll(max(0, until - time.monotonic()) + 120 * SLOW), "a group of clients does not end"
         assert here.recv() == "quiet"
     SUSPECT.value = max(SUSPECT.value if SUSPECT.value != float("inf") else 0, 0)
     time.sleep(max(0, SUSPECT.value - time.monotonic()))
@@ -301,16 +307,16 @@ def slow_takeovers():
 
 def tell(n):
     done, kinds = {}, {}
-    broken = refused = recounted = 0
+    broken = refused = 0
     for r in RESULTS:
-        for kind, _, commands, _, _, _, a, b, c in r["clients"]:
+        for kind, _, commands, _, _, _, a, b in r["clients"]:
             done[kind] = done.get(kind, 0) + commands
-            broken, refused, recounted = broken + a, refused + b, recounted + c
+            broken, refused = broken + a, refused + b
     for f in C.faults:
         kinds[f[0]] = kinds.get(f[0], 0) + 1
     print("# %d nodes, seed %d: %d faults (%s) in %g s" % (NODES, SEED, n, ", ".join("%s %d" % x for x in sorted(kinds.items())), SECONDS))
-    print("# commands: %s; sessions broken %d, refused for a time %d, counted anew after a lost expunge %d; slowest delivery %.1f s" % (
-        ", ".join("%s %d" % x for x in sorted(done.items())), broken, refused, recounted, max(r["slowest"] for r in RESULTS)))
+    print("# commands: %s; sessions broken %d, refused for a time %d; slowest delivery %.1f s" % (
+        ", ".join("%s %d" % x for x in sorted(done.items())), broken, refused, max(r["slowest"] for r in RESULTS)))
     for what, times in sorted(SERVED.items()):
         print("# users of a node that was %s are served after: median %.1f s, max %.1f s (%d)" % (what, sorted(times)[len(times) // 2], max(times), len(times)))
     print("# flag changes: %d acknowledged, %d lost with a node" % (sum(c.told for c in COUNTERS), sum(c.lost for c in COUNTERS)))
@@ -426,6 +432,8 @@ if __name__ == "__main__":
     try:
         run_tests(TESTS, limit=300 + SECONDS / min(SLOW, 4))
     finally:
+        for p in RUNNING:
+            p.terminate()
         if os.environ.get("CULVER_KEEP"):
             for node in C.nodes:
                 subprocess.run(["cp", node.s.log, os.path.join(os.environ["CULVER_KEEP"], node.name + ".log")])

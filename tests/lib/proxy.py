@@ -5,6 +5,7 @@ pass        bytes go both ways
 refuse      nobody listens, and every connection is reset
 stall       nothing moves, and nothing is closed: what was sent arrives later
 deaf        requests arrive, answers do not; what was open is reset afterwards
+quit        it ends
 slow SECS   everything waits so long on its way, both ways
 Each line is answered by itself.  Standard library only."""
 import asyncio
@@ -95,7 +96,7 @@ async def main():
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while True:
         words = (await reader.readline()).decode().split()
-        if not words:
+        if not words or words[0] == "quit":
             return
         was, MODE[:] = MODE[0], [words[0], float(words[1]) if len(words) > 1 else 0.0]
         for e in list(pairs):
@@ -124,6 +125,7 @@ class Wire:
         assert self.proc.stdout.readline().split()[0] == words[0]
 
     def close(self):
+        self.proc.stdin.write("quit\n")
         self.proc.stdin.close()
         self.proc.wait(20)
 
