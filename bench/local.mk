@@ -5,4 +5,9 @@ noinst_PROGRAMS += %reldir%/bench_fscache %reldir%/bench_mime %reldir%/culverben
 %canon_reldir%_culverbench_SOURCES = %reldir%/culverbench.c %reldir%/load.h %reldir%/load-gen.c %reldir%/load-imap.c %reldir%/load-lmtp.c \
 	%reldir%/load-net.c %reldir%/load-other.c %reldir%/load-stat.c
 %canon_reldir%_culverbench_LDADD = $(BASE_LIBS)
+if MICROHTTPD
+noinst_PROGRAMS += %reldir%/s3mem
+%canon_reldir%_s3mem_CPPFLAGS = $(AM_CPPFLAGS) $(MICROHTTPD_CFLAGS)
+%canon_reldir%_s3mem_LDADD = $(BASE_LIBS) $(MICROHTTPD_LIBS)
+endif
 EXTRA_DIST += %reldir%/run %reldir%/dovecot.conf.in %reldir%/README.md

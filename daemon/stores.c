@@ -198,7 +198,7 @@ static int probe_one(const struct conf *c, const char *name, const struct conf_s
 	if (rc == 0)
 		rc = judge(r, name, for_index, err);
 	if (rc == 0)
-		s->caps &= r->caps;
+		s->caps &= r->caps | OBJ_CAP_REMOTE;	/* results kept by an older culverd do not know of that */
 	free(lock);
 	free(r);
 	return rc;

@@ -136,6 +136,52 @@ void fsc_change_submit(struct fscache *fc, struct objstore_op *op, const struct 
 	part_done(c);
 }
 
+/* --- many at once --- */
+
+struct many {
+	struct fscache *fc;
+	struct objstore_op *op, inner;
+};
+
+static void void_all(struct fscache *fc, const struct objstore_op *op)
+{
+	struct fsc_id id;
+	uint64_t owner;
+	size_t i;
+
+	for (i = 0; i < op->n_keys; i++)
+		if (fsc_known(fc, op->keys[i], &id, &owner))
+			fsc_void(fc, &id);
+}
+
+static void many_answered(struct objstore_op *inner)
+{
+	struct many *m = inner->ctx;
+	struct fscache *fc = m->fc;
+	struct objstore_op *op = m->op;
+
+	void_all(fc, op);	/* what was read meanwhile */
+	op->rc = inner->rc;
+	op->err = inner->err;
+	free(m);
+	op->done(op);
+	atomic_fetch_sub(&fc->active, 1);
+}
+
+void fsc_delete_many(struct fscache *fc, struct objstore_op *op)
+{
+	struct many *m = MEM_NEW(struct many);
+
+	m->fc = fc;
+	m->op = op;
+	m->inner = *op;
+	m->inner.done = many_answered;
+	m->inner.ctx = m;
+	atomic_fetch_add(&fc->active, 1);
+	void_all(fc, op);
+	objstore_submit(fc->below, &m->inner);
+}
+
 bool fsc_change_cancel(struct fscache *fc, const struct objstore_op *op)
 {
 	struct fsc_change *c = NULL;

@@ -248,6 +248,8 @@ void fsc_flight_store(struct fsc_flight *f);	/* writes it to the disk and ends i
 bool fsc_flight_cancel(struct fscache *fc, const struct objstore_op *op);	/* false: no such GET */
 void fsc_flight_expire(struct fscache *fc, int64_t now);
 void fsc_change_submit(struct fscache *fc, struct objstore_op *op, const struct fsc_id *id, uint64_t owner);
+/* OBJ_DELETE with keys. It cannot be cancelled. */
+void fsc_delete_many(struct fscache *fc, struct objstore_op *op);
 bool fsc_change_cancel(struct fscache *fc, const struct objstore_op *op);
 void fsc_void(struct fscache *fc, const struct fsc_id *id);	/* fetches under way are not kept; drops what is here */
 enum { FSC_WAITING = 1, FSC_DONE = 2 };	/* fsc_get.step */
@@ -315,6 +317,8 @@ static inline int64_t fsc_now_us(const struct fscache *fc)
 {
 	return clock_mono_us(fc->sys.clock);
 }
+/* May it be cached?  Then also whose it is. */
+bool fsc_known(struct fscache *fc, const char *key, struct fsc_id *id_r, uint64_t *owner_r);
 void fsc_id_of(const struct fscache *fc, const char *key, struct fsc_id *id_r);
 int fsc_open_with(struct objstore *below, const struct fscache_config *cfg, const struct fsc_sys *sys, struct objstore **s_r, struct err *err);
 #endif

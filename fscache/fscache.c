@@ -44,7 +44,7 @@ void fsc_id_of(const struct fscache *fc, const char *key, struct fsc_id *id_r)
 	memcpy(&id_r->b, h + 8, 8);
 }
 
-static bool known(struct fscache *fc, const char *key, struct fsc_id *id_r, uint64_t *owner_r)
+bool fsc_known(struct fscache *fc, const char *key, struct fsc_id *id_r, uint64_t *owner_r)
 {
 	unsigned char h[crypto_shorthash_BYTES];
 	const char *owner = key;
@@ -64,9 +64,13 @@ static void fscache_submit(struct objstore *base, struct objstore_op *op)
 	struct fsc_id id;
 	uint64_t owner;
 
+	if (op->verb == OBJ_DELETE && op->keys) {
+		fsc_delete_many(fc, op);
+		return;
+	}
 	switch (op->verb) {
 	case OBJ_GET:
-		if (op->off > OFFSET_MAX || op->len > OFFSET_MAX || !known(fc, op->key, &id, &owner))
+		if (op->off > OFFSET_MAX || op->len > OFFSET_MAX || !fsc_known(fc, op->key, &id, &owner))
 			break;
 		if (op->want_etag)
 			fsc_change_submit(fc, op, &id, owner);
@@ -76,7 +80,7 @@ static void fscache_submit(struct objstore *base, struct objstore_op *op)
 	case OBJ_PUT:
 	case OBJ_DELETE:
 	case OBJ_COPY:
-		if (!known(fc, op->verb == OBJ_COPY ? op->key_to : op->key, &id, &owner))
+		if (!fsc_known(fc, op->verb == OBJ_COPY ? op->key_to : op->key, &id, &owner))
 			break;
 		fsc_change_submit(fc, op, &id, owner);
 		return;
@@ -171,7 +175,7 @@ int fsc_open_with(struct objstore *below, const struct fscache_config *cfg, cons
 	if (rc < 0)
 		return rc;
 	fc = MEM_NEW(struct fscache);
-	fc->base = (struct objstore){ &fscache_ops, below->caps & ~(unsigned)OBJ_CAP_DELETE_MANY };	/* each key has its own place here */
+	fc->base = (struct objstore){ &fscache_ops, below->caps };
 	fc->below = below;
 	fc->sys = *sys;
 	fc->dir = mem_strdup(cfg->dir);

@@ -588,15 +588,21 @@ uint64_t store_journal_floor(struct store_journal *j)
 	return n;
 }
 
-void store_journal_published(struct store_journal *j, uint64_t floor)
+enum { DELETE_AT_ONCE = 1000 };
+
+bool store_journal_published(struct store_journal *j, uint64_t floor)
 {
-	uint64_t from;
+	uint64_t from, to;
 
 	pthread_mutex_lock(&j->lock);
 	from = j->deleted;
-	j->deleted = floor;
+	to = floor > from + DELETE_AT_ONCE ? from + DELETE_AT_ONCE : floor;
+	if (from < floor)
+		j->deleted = to;
 	pthread_mutex_unlock(&j->lock);
-	journal_delete(j->mc, j->mc->node, j->mc->incarnation, from, floor);
+	if (from < floor)
+		journal_delete(j->mc, j->mc->node, j->mc->incarnation, from, to);
+	return to < floor;
 }
 
 bool store_journal_degraded(struct store_journal *j)

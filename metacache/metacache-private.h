@@ -53,8 +53,8 @@ struct journal *store_journal_base(struct store_journal *j);
 int64_t store_journal_step(struct store_journal *j, int64_t max);
 void store_journal_wake(struct store_journal *j);	/* fenced or stopping: whoever waits looks again */
 uint64_t store_journal_floor(struct store_journal *j);
-/* The floor is in the node's record: deletes what is below. */
-void store_journal_published(struct store_journal *j, uint64_t floor);
+/* The floor is in the node's record: deletes of what is below as much as one request takes; true: there is more. */
+bool store_journal_published(struct store_journal *j, uint64_t floor);
 void store_journal_sleep(struct store_journal *j, int64_t us);	/* until there is something to do */
 bool store_journal_degraded(struct store_journal *j);
 void store_journal_stats(struct store_journal *j, struct metacache_stats *st);
@@ -97,6 +97,7 @@ struct metacache {
 	struct node_record rec;
 	char etag[OBJ_ETAG_MAX];
 	int64_t next_beat_us;
+	_Atomic uint64_t floor_told;	/* in the record in the store */
 	pthread_mutex_t peers_lock;
 	struct hmap peers;
 	struct ring ring;	/* the watch's */
@@ -104,7 +105,7 @@ struct metacache {
 	pthread_mutex_t takeover_lock;
 	pthread_mutex_t sleep_lock;
 	pthread_cond_t sleep_cond;
-	pthread_t threads[3];
+	pthread_t threads[4];
 	unsigned n_threads;
 	_Atomic uint64_t beats, beats_failed, takeovers, users_replayed;
 };

@@ -96,7 +96,6 @@ static int beat(struct metacache *mc, struct err *err)
 static int64_t beat_step(struct metacache *mc)
 {
 	struct err e = ERR_INIT;
-	uint64_t floor = 0;
 	int64_t now;
 	int rc;
 
@@ -108,15 +107,21 @@ static int64_t beat_step(struct metacache *mc)
 			mc->beats_failed++;
 			log_event(LOG_WARN, "heartbeat cannot be written now", LF_S("node", mc->node), LF_ERR(&e), LF_END);
 		} else if (rc == 0) {
-			floor = mc->rec.floor;
+			atomic_store(&mc->floor_told, mc->rec.floor);
 		}
 		mc->next_beat_us = rc == 0 ? now + mc_ttl_us(mc) / 3 : mc_now(mc) + mc_ttl_us(mc) / 20;
 	}
 	now = mc->next_beat_us - mc_now(mc);
 	pthread_mutex_unlock(&mc->beat_lock);
-	if (floor)
-		store_journal_published(mc->journal, floor);
 	return now > 0 ? now : 0;
+}
+
+/* Journal objects that nobody needs any more.  There may be thousands, and a store may take its time: no heartbeat waits for that. */
+static int64_t sweep_step(struct metacache *mc)
+{
+	while (mc->journal && !atomic_load(&mc->fenced) && store_journal_published(mc->journal, atomic_load(&mc->floor_told)) && !atomic_load(&mc->quit))
+		;
+	return mc_ttl_us(mc) / 3;
 }
 
 /* --- threads --- */
@@ -162,9 +167,18 @@ static void *watch_thread(void *arg)
 	return NULL;
 }
 
+static void *sweep_thread(void *arg)
+{
+	struct metacache *mc = arg;
+
+	while (!atomic_load(&mc->quit) && !atomic_load(&mc->fenced))
+		nap(mc, sweep_step(mc));
+	return NULL;
+}
+
 static int start_threads(struct metacache *mc, struct err *err)
 {
-	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread };
+	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread, sweep_thread };
 
 	for (mc->n_threads = 0; mc->n_threads < MEM_COUNT(fn); mc->n_threads++)
 		if (pthread_create(&mc->threads[mc->n_threads], NULL, fn[mc->n_threads], mc) != 0)
@@ -191,6 +205,7 @@ void metacache_step(struct obox_cluster *c)
 	beat_step(mc);
 	if (mc->journal)
 		store_journal_step(mc->journal, 0);
+	sweep_step(mc);
 	watch_step(mc);
 }
 
@@ -296,7 +311,8 @@ static void mc_stop(struct obox_cluster *c, bool clean)
 	mc->rec.state = NODE_STOPPED;
 	rc = beat(mc, &e);
 	if (rc == 0) {
-		store_journal_published(mc->journal, floor);
+		while (store_journal_published(mc->journal, floor))
+			;
 		rc = ring_change(mc, mc->node, false, &e);
 	}
 	if (rc < 0)

@@ -503,7 +503,7 @@ int objstore_libs3_open(const struct objstore_settings *set, struct objstore **s
 	int rc;
 
 	s->base.ops = &l3_ops;
-	s->base.caps = OBJ_CAP_RANGE | OBJ_CAP_COPY | OBJ_CAP_LIST;
+	s->base.caps = OBJ_CAP_RANGE | OBJ_CAP_COPY | OBJ_CAP_LIST | OBJ_CAP_REMOTE;
 	s->last = &s->first;
 	s->rng = set->seed ? set->seed : (uint64_t)clock_mono_us(&clock_system);
 	pthread_mutex_init(&s->lock, NULL);

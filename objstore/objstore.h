@@ -36,7 +36,8 @@ enum objstore_caps {
 	OBJ_CAP_LIST = 16,
 	OBJ_CAP_LAZY = 32,	/* put_lazy is cheaper than put */
 	OBJ_CAP_DELETE_MANY = 64,	/* OBJ_DELETE takes keys; otherwise they are refused */
-	OBJ_CAP_LOCK = 128	/* objects can be kept from deletion (struct objstore_put_opts) */
+	OBJ_CAP_LOCK = 128,	/* objects can be kept from deletion (struct objstore_put_opts) */
+	OBJ_CAP_REMOTE = 256	/* answers come over a network: begin many requests rather than one after the other */
 };
 enum { OBJ_KEY_MAX = 1024, OBJ_ETAG_MAX = 80 };
 enum { OBJ_N_VERBS = OBJ_SYNC + 1 };

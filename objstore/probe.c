@@ -418,6 +418,6 @@ int probe_run(struct objstore *s, const char *store, unsigned rounds, struct pro
 	r->caps = (ok(r, PROBE_CREATE) && ok(r, PROBE_CREATE_RACE) ? OBJ_CAP_CREATE : 0) |
 		  (ok(r, PROBE_MATCH) && ok(r, PROBE_STALE) && ok(r, PROBE_MATCH_RACE) ? OBJ_CAP_MATCH : 0) |
 		  (ok(r, PROBE_RANGE) ? OBJ_CAP_RANGE : 0) | (ok(r, PROBE_LIST) ? OBJ_CAP_LIST : 0) | (ok(r, PROBE_COPY) ? OBJ_CAP_COPY : 0) |
-		  (ok(r, PROBE_DELETE_MANY) ? s->caps & OBJ_CAP_DELETE_MANY : 0) | (s->caps & (OBJ_CAP_LAZY | OBJ_CAP_LOCK));
+		  (ok(r, PROBE_DELETE_MANY) ? s->caps & OBJ_CAP_DELETE_MANY : 0) | (s->caps & (OBJ_CAP_LAZY | OBJ_CAP_LOCK | OBJ_CAP_REMOTE));
 	return p.rc;
 }

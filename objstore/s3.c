@@ -437,7 +437,7 @@ int objstore_s3_open(const struct objstore_settings *set, struct objstore **s_r,
 	int rc;
 
 	s->base.ops = &s3_ops;
-	s->base.caps = OBJ_CAP_CREATE | OBJ_CAP_MATCH | OBJ_CAP_RANGE | OBJ_CAP_COPY | OBJ_CAP_LIST | OBJ_CAP_DELETE_MANY | OBJ_CAP_LOCK;
+	s->base.caps = OBJ_CAP_CREATE | OBJ_CAP_MATCH | OBJ_CAP_RANGE | OBJ_CAP_COPY | OBJ_CAP_LIST | OBJ_CAP_DELETE_MANY | OBJ_CAP_LOCK | OBJ_CAP_REMOTE;
 	s->last = &s->first;
 	s->pump.run = pump_task;
 	s->pump_timer.run = pump_timer;

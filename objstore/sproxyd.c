@@ -212,7 +212,7 @@ int objstore_sproxyd_open(const struct objstore_settings *set, struct objstore *
 	if (sodium_init() < 0)
 		abort();
 	s->base.ops = &sp_ops;
-	s->base.caps = OBJ_CAP_CREATE | OBJ_CAP_RANGE | OBJ_CAP_DELETE_MANY;
+	s->base.caps = OBJ_CAP_CREATE | OBJ_CAP_RANGE | OBJ_CAP_DELETE_MANY | OBJ_CAP_REMOTE;
 	s->last = &s->first;
 	s->pump.run = pump_task;
 	s->pump_timer.run = pump_timer;

@@ -37,6 +37,8 @@ int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err)
 	uint64_t at, n;
 	int rc = obox_body_open(u, m, &b, err);
 
+	if (rc == 0)
+		obox_body_expect(b, 0, m->size);
 	EVP_DigestInit_ex(md, EVP_sha256(), NULL);
 	for (at = 0; rc == 0 && at < m->size; at += n) {
 		n = m->size - at < OBOX_CHUNK ? m->size - at : OBOX_CHUNK;

@@ -183,6 +183,8 @@ int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, voi
 void obox_view_close(struct obox_view **v);
 /* The mailbox's counters now; uidnext etc. may be ahead of the view. */
 void obox_view_status(struct obox_view *v, struct obox_status *st);
+/* True: messages are read over a network; begin many. */
+bool obox_view_remote(const struct obox_view *v);
 bool obox_view_read_only(const struct obox_view *v);
 /* Was the mailbox deleted under the view?  Then messages can no longer be read and the session should leave it. */
 bool obox_view_deleted(struct obox_view *v);
@@ -257,7 +259,13 @@ void obox_summaries(struct obox_user *u, const struct obox_msg *m, size_t n,
 	bool (*fn)(void *ctx, size_t i, const void *summary, size_t len), void *ctx);
 
 int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_body **b_r, struct err *err);
+/* The same in two steps.  The first asks for the message without waiting where the store is behind a network, so that many
+ * may be on their way at once; what can go wrong is told by the second, which closes *b then (NULL). Until then only close may be called. */
+struct obox_body *obox_body_begin(struct obox_user *u, const struct obox_msg *m, bool whole /* all of it will be read */);
+int obox_body_wait(struct obox_body **b, struct err *err);
 uint64_t obox_body_size(const struct obox_body *b);
+/* len bytes from off on will be read, in order: a store behind a network is asked for more at a time, and ahead. No more than a hint. */
+void obox_body_expect(struct obox_body *b, uint64_t off, uint64_t len);
 /* len bytes at off exactly (both within the size); reads and checks only the chunks concerned. */
 int obox_body_read(struct obox_body *b, uint64_t off, void *data, size_t len, struct err *err);
 /* Reads and checks what the first 128 KiB are in now, so that reading them waits for nothing. */

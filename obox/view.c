@@ -217,6 +217,11 @@ void obox_view_status(struct obox_view *v, struct obox_status *st)
 	pthread_mutex_unlock(&v->u->lock);
 }
 
+bool obox_view_remote(const struct obox_view *v)
+{
+	return v->u->ob->cfg.mail_store->caps & OBJ_CAP_REMOTE;
+}
+
 bool obox_view_read_only(const struct obox_view *v)
 {
 	return v->read_only;

@@ -4,7 +4,7 @@
 packages_build="gcc make autoconf automake pkg-config libssl-dev libsodium-dev libzstd-dev libsqlite3-dev libconfuse-dev
  libjansson-dev libcrypt-dev libunistring-dev libseccomp-dev libcurl4-openssl-dev libexpat1-dev"
 packages_quickstart="curl openssl"
-packages_test="libs3-dev libcmocka-dev clang libclang-rt-14-dev python3 curl openssl isync mutt fetchmail sqlite3 xz-utils
+packages_test="libs3-dev libmicrohttpd-dev libcmocka-dev clang libclang-rt-14-dev python3 curl openssl isync mutt fetchmail sqlite3 xz-utils
  dovecot-core dovecot-imapd dovecot-lmtpd dovecot-pop3d"
 packages_stores="ceph-mon ceph-osd radosgw"	# a real S3 server; without it the tests against one are skipped
 

@@ -179,6 +179,7 @@ static int decode_range(struct fetch *f, const struct range *r, struct buf *all,
 
 	*size_r = 0;
 	*nul_r = false;
+	obox_body_expect(f->body, r->off, r->len);
 	for (;;) {
 		uint64_t n = end - pos < CHUNK ? end - pos : CHUNK;
 		size_t before = all ? all->len : 0;
@@ -218,9 +219,11 @@ static void start_stream(struct fetch *f, const struct range *r, uint64_t skip, 
 	buf_clear(&st->decoded);
 	if (decode) {
 		st->cte = mime_cte_new(r->enc);
+		obox_body_expect(f->body, r->off, r->len);
 	} else {
 		st->pos += skip;
 		st->skip = 0;
+		obox_body_expect(f->body, st->pos, left);
 	}
 }
 

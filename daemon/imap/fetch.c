@@ -107,7 +107,6 @@ static void filter(struct fetch *f, size_t from, uint32_t seq, size_t n)
 /* Fills the batch from the set; false: nothing is left. */
 static bool read_batch(struct imap_session *s, struct fetch *f)
 {
-	fetch_ahead_drop(f);
 	f->n = f->i = 0;
 	while (f->next && f->n < f->batch_max) {
 		uint32_t seq = seqset_next(&f->seqs, f->next);

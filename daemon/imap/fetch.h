@@ -21,7 +21,7 @@ struct lex;
 
 enum fetch_kind { FETCH_UID, FETCH_FLAGS, FETCH_INTERNALDATE, FETCH_SIZE, FETCH_MODSEQ, FETCH_SAVEDATE,
 	FETCH_ENVELOPE, FETCH_BODY, FETCH_BODYSTRUCTURE, FETCH_PREVIEW, FETCH_SECTION, FETCH_BINARY_SIZE };
-enum { FETCH_AHEAD = 32 };
+enum { FETCH_AHEAD = 128 };
 enum fetch_section { SECTION_ALL, SECTION_HEADER, SECTION_FIELDS, SECTION_FIELDS_NOT, SECTION_TEXT, SECTION_MIME };
 
 struct fetch_item {
@@ -77,8 +77,18 @@ struct fetch {
 	struct buf summary_bytes;
 	struct mime_summary summary;
 	struct obox_body *body;
-	struct obox_body *ahead[FETCH_AHEAD];	/* of the messages ahead_from.. of the batch, opened */
-	size_t ahead_from, ahead_n;
+	struct fetch_ahead {
+		struct fetch_ahead_slot {
+			uint32_t seq;
+			size_t bytes;		/* that it may hold at once */
+			bool load;		/* its beginning is wanted in any case */
+			struct obox_body *body;	/* NULL: it could not be opened */
+			bool opened;
+		} slot[FETCH_AHEAD];
+		size_t head, n;			/* a ring, in the order of sequence numbers */
+		uint32_t next;			/* the number to go on with; 0: there are no more */
+		size_t bytes;
+	} ahead;
 	struct fetch_stream stream;
 	struct buf tmp;
 	/* what went wrong */

@@ -188,12 +188,15 @@ static void cmd_retr(struct pop3 *p, const struct pop3_command *cmd)
 
 	if (!want_msg(p, cmd->arg[0], &m))
 		return;
-	rc = obox_body_open(p->user, &m, &p->body, &err);
+	p->body = obox_body_begin(p->user, &m, cmd->verb != POP3_TOP);
+	rc = obox_body_wait(&p->body, &err);
 	if (rc < 0) {
 		log_event(LOG_ERROR, "a message cannot be read", LF_S("user", p->c->user), LF_U("uid", m.uid), LF_ERR(&err), LF_END);
 		buf_addf(&p->c->out, "-ERR [SYS/%s] The message cannot be read\r\n", err_is_temporary(rc) ? "TEMP" : "PERM");
 		return;
 	}
+	if (cmd->verb != POP3_TOP)
+		obox_body_expect(p->body, 0, m.size);
 	buf_addf(&p->c->out, "+OK %" PRIu64 " octets\r\n", obox_body_size(p->body));
 	memset(&p->lines, 0, sizeof(p->lines));
 	p->lines.limited = cmd->verb == POP3_TOP;

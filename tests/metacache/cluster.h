@@ -23,6 +23,7 @@ struct objstore *gate_store(struct gate *g);
 void gate_free(struct gate **g);
 void gate_cut(struct gate *g, bool on);		/* every operation fails at once: ERR_UNAVAILABLE */
 void gate_hold(struct gate *g, bool on);	/* puts, deletes and reads wait until it is off again (a stopped process, a stalled network) */
+void gate_hold_journal_deletes(struct gate *g, bool on);	/* only these wait */
 void gate_fail_after(struct gate *g, int64_t n);	/* after so many operations all fail; -1: none */
 struct gate_count { uint64_t put, get, head, del, list, total, deepest; };
 void gate_reset(struct gate *g);

@@ -176,6 +176,37 @@ static void a_long_journal_is_shortened(void **state)
 	assert_int_equal(n.list, 0);
 }
 
+/* A store may take its time with thousands of journal objects that nobody needs any more; the node lives on meanwhile. */
+static void deletes_hold_up_no_heartbeat(void **state)
+{
+	struct cluster *c = *state;
+	struct metacache_stats before, after;
+	struct obox_user *u;
+	int i;
+
+	assert_int_equal(node_open(c, 0), 0);
+	assert_int_equal(node_open(c, 1), 0);
+	assert_int_equal(do_open(c, 0, "joe", &u), 0);
+	gate_hold_journal_deletes(c->node[0].gate, true);
+	for (i = 0; i < 150; i++) {
+		assert_int_equal(do_save(c, 0, u, "INBOX", i + 1, NULL), 0);
+		obox_upkeep(c->node[0].ob);
+		obox_tend(c->node[0].ob);
+	}
+	cluster_pass(c, c->ttl_ms);
+	metacache_stats(c->node[0].mc, &before);
+	cluster_pass(c, c->ttl_ms * 3);
+	metacache_stats(c->node[0].mc, &after);
+	assert_true(after.beats >= before.beats + 3);
+	assert_false(after.fenced);
+	assert_int_equal(do_save(c, 0, u, "INBOX", i + 1, NULL), 0);
+	assert_int_equal(gate_count(c->node[0].gate).del, 0);	/* they do wait */
+	gate_hold_journal_deletes(c->node[0].gate, false);
+	obox_user_close(&u);
+	cluster_pass(c, c->ttl_ms);
+	assert_true(gate_count(c->node[0].gate).del > 0);
+}
+
 static bool is_message(const char *key)
 {
 	return strstr(key, "/m/") != NULL;
@@ -230,6 +261,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(hot_paths_cost_few_requests, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(mail_may_be_in_a_store_of_its_own, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_store_without_conditions_is_refused, cluster_setup_stepped, cluster_teardown),
+		cmocka_unit_test_setup_teardown(deletes_hold_up_no_heartbeat, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_long_journal_is_shortened, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_user_of_a_live_node_is_sent_there, cluster_setup_stepped, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_released_user_goes_on_elsewhere, cluster_setup_stepped, cluster_teardown),

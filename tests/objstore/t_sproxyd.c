@@ -290,7 +290,7 @@ static void a_key_that_stays_locked_is_busy(void **state)
 	struct fix *f = MEM_NEW(struct fix);
 
 	sproxydfix_odd(&ring, "\"locked\": {\"method\": \"DELETE\"}");
-	set.timeout_ms = 1000;
+	set.timeout_ms = 3000;
 	assert_int_equal(objstore_open(&set, &f->s, &f->err), 0);
 	assert_int_equal(put(f, "locked", "x"), 0);
 	assert_int_equal(objstore_delete(f->s, "locked", &f->err), ERR_BUSY);
@@ -579,7 +579,7 @@ static void the_probe_takes_it_for_mail_and_refuses_it_as_index(void **state)
 	char *seen;
 
 	assert_int_equal(probe_run(f->s, "the ring", 2, r, &f->err), 0);
-	assert_int_equal(r->caps, OBJ_CAP_CREATE | OBJ_CAP_RANGE | OBJ_CAP_DELETE_MANY);
+	assert_int_equal(r->caps, OBJ_CAP_CREATE | OBJ_CAP_RANGE | OBJ_CAP_DELETE_MANY | OBJ_CAP_REMOTE);
 	assert_int_equal(probe_judge(r, PROBE_FOR_MAIL, "mail_store", &e), 0);
 	assert_int_equal(probe_judge(r, PROBE_FOR_INDEX, "index_store", &e), ERR_INVALID);
 	assert_non_null(strstr(e.msg, "compare-and-swap"));

@@ -17,3 +17,6 @@ TESTS += %reldir%/t_tend
 check_PROGRAMS += %reldir%/t_apart
 TESTS += %reldir%/t_apart
 %canon_reldir%_t_apart_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
+check_PROGRAMS += %reldir%/t_body
+TESTS += %reldir%/t_body
+%canon_reldir%_t_body_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
