@@ -92,6 +92,14 @@ static int beat(struct metacache *mc, struct err *err)
 	return 0;
 }
 
+void mc_beat_soon(struct metacache *mc)
+{
+	pthread_mutex_lock(&mc->sleep_lock);
+	atomic_store(&mc->beat_soon, true);
+	pthread_cond_broadcast(&mc->sleep_cond);
+	pthread_mutex_unlock(&mc->sleep_lock);
+}
+
 /* When it is due; in us until the next. */
 static int64_t beat_step(struct metacache *mc)
 {
@@ -101,7 +109,7 @@ static int64_t beat_step(struct metacache *mc)
 
 	pthread_mutex_lock(&mc->beat_lock);
 	now = mc_now(mc);
-	if (now >= mc->next_beat_us && !atomic_load(&mc->fenced)) {
+	if ((atomic_exchange(&mc->beat_soon, false) || now >= mc->next_beat_us) && !atomic_load(&mc->fenced)) {
 		rc = beat(mc, &e);
 		if (rc < 0 && rc != ERR_FENCED) {
 			mc->beats_failed++;
@@ -144,7 +152,7 @@ static void nap(struct metacache *mc, int64_t us)
 	t.tv_sec += us / 1000000;
 	t.tv_nsec = us % 1000000 * 1000;
 	pthread_mutex_lock(&mc->sleep_lock);
-	while (!atomic_load(&mc->quit) && pthread_cond_timedwait(&mc->sleep_cond, &mc->sleep_lock, &t) != ETIMEDOUT)
+	while (!atomic_load(&mc->quit) && !atomic_load(&mc->beat_soon) && pthread_cond_timedwait(&mc->sleep_cond, &mc->sleep_lock, &t) != ETIMEDOUT)
 		;
 	pthread_mutex_unlock(&mc->sleep_lock);
 }

@@ -272,7 +272,7 @@ static int open_new(struct obox *ob, struct obox_user *u, struct obox_owner *o, 
 	pthread_cond_broadcast(&ob->cond);
 	pthread_mutex_unlock(&ob->lock);
 	if (rc < 0 && !(rc == ERR_BUSY && o->node[0]))
-		log_event(LOG_ERROR, "user cannot be opened", LF_S("user", u->name), LF_ERR(err), LF_END);
+		log_event(err_is_temporary(rc) ? LOG_WARN : LOG_ERROR, "user cannot be opened", LF_S("user", u->name), LF_ERR(err), LF_END);
 	if (rc < 0)
 		user_destroy(u);
 	return rc;
