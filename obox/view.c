@@ -19,6 +19,7 @@ struct obox_view {
 	struct mbox *m;
 	struct obox_view *next;		/* of the same mailbox */
 	bool read_only;
+	bool begun;			/* was synced once */
 	uint32_t known_uidnext;
 	uint64_t told;			/* modseq up to which flag changes were reported */
 	struct gone *gone;		/* by UID */
@@ -352,7 +353,7 @@ size_t obox_view_keyword_count(struct obox_view *v)
 
 /* --- syncing --- */
 
-/* Those that are durable. */
+/* Those that are durable; all of a view that was told nothing yet. */
 static void take_expunged(struct obox_view *v, struct obox_sync *out)
 {
 	size_t i, kept = 0;
@@ -362,7 +363,7 @@ static void take_expunged(struct obox_view *v, struct obox_sync *out)
 	for (i = 0; i < v->n_gone; i++) {
 		const struct gone *g = &v->gone[i];
 
-		if (!journal_done(v->u->ob->journal, g->ticket)) {
+		if (v->begun && !journal_done(v->u->ob->journal, g->ticket)) {
 			v->gone[kept++] = *g;
 			continue;
 		}
@@ -430,6 +431,7 @@ int obox_view_sync(struct obox_view *v, bool expunges_ok, struct obox_sync *out)
 		v->known_uidnext = visible;
 		out->new_messages = live(v) > known;
 	}
+	v->begun = true;
 	out->exists = (uint32_t)(live(v) + v->n_gone);
 	v->told = told_modseq(v->u, v->m);
 	out->highestmodseq = below_gone(v, v->told);

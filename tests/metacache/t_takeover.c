@@ -348,6 +348,8 @@ static void a_stalled_store_is_not_promised_anything(void **state)
 		assert_int_equal(do_save(c, 0, u, "INBOX", i, &uid), 0);
 	assert_int_equal(obox_view_open(u, "INBOX", false, NULL, NULL, &v, &c->err), 0);
 	assert_int_equal(obox_view_open(u, "INBOX", false, NULL, NULL, &w, &c->err), 0);
+	obox_view_sync(w, true, &s);
+	obox_sync_free(&s);
 	obox_view_status(w, &before);
 	gate_hold(c->node[0].gate, true);
 	start = real_ms();

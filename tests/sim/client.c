@@ -375,14 +375,24 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 		obox_view_status(v, &st);
 		b = model_box(c->user, &st.guid, st.uidvalidity);
 		n = obox_view_read(v, 1, msgs, M_CONTENTS);
-		for (i = 0; i < n; i++)
-			msgs[i].flags &= ~(uint32_t)OBOX_GONE;	/* there, until the view is told */
 		if (b->since) {
 			known = obox_view_modseq_known(v, b->since);
 			obox_view_vanished(v, b->since, NULL, &vanished);
 		}
 		obox_view_status(v, &again);
-	} while (again.highestmodseq != st.highestmodseq || again.uidnext != st.uidnext || again.messages != st.messages);
+		for (i = 0; i < n && !(msgs[i].flags & OBOX_GONE); i++)
+			;
+		if (i < n) {	/* something went in between: a client would hear of it later */
+			obox_view_close(&v);
+			rc = obox_view_open(u, name, true, NULL, NULL, &v, &err);
+		}
+		if (rc < 0) {
+			sim_task->nopreempt--;
+			seqset_free(&vanished);
+			free(msgs);
+			return rc == ERR_NOTFOUND && !c->final ? 0 : rc;
+		}
+	} while (i < n || again.highestmodseq != st.highestmodseq || again.uidnext != st.uidnext || again.messages != st.messages);
 	of.epoch = u->man.epoch;
 	of.owner = owns(c, u) && !obox_view_deleted(v);
 	of.frozen = !sim_strict && is_frozen(u, &st.guid);
