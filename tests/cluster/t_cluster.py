@@ -2,7 +2,7 @@
 """Several servers on one store that are killed, frozen, cut off and wiped under load: no client ever sees what cannot be true, nothing
 acknowledged is lost, and service comes back by itself.  README.md says what is checked.
 
-CULVER_TEST_STORE (s3), CULVER_CLUSTER_SECONDS (30), CULVER_CLUSTER_NODES (2), CULVER_CLUSTER_SEED (1), CULVER_CLUSTER_CLIENTS (15),
+CULVER_TEST_STORE (s3), CULVER_CLUSTER_SECONDS (20), CULVER_CLUSTER_NODES (2), CULVER_CLUSTER_SEED (1), CULVER_CLUSTER_CLIENTS (15),
 CULVER_CLUSTER_FAULTS (all: names of faults, separated by commas)"""
 import multiprocessing
 import os
@@ -25,13 +25,13 @@ from load import Deliverer, Ledger, check  # noqa: E402
 from loadclient import SHARED, TEMPORARY  # noqa: E402
 from model import expected, message  # noqa: E402
 from nodes import FLAG_DELAY, TTL, Anywhere, Cluster  # noqa: E402
-from server import BUILD, SLOW, run_tests, wait_for  # noqa: E402
+from server import BUILD, SANITIZED, SLOW, run_tests, wait_for  # noqa: E402
 from wire import Closed, Imap, fetched, string  # noqa: E402
 
-SECONDS = float(os.environ.get("CULVER_CLUSTER_SECONDS", 30))
+SECONDS = float(os.environ.get("CULVER_CLUSTER_SECONDS", 20))
 SEED = int(os.environ.get("CULVER_CLUSTER_SEED", 1))
 NODES = int(os.environ.get("CULVER_CLUSTER_NODES", 2))
-CLIENTS = int(os.environ.get("CULVER_CLUSTER_CLIENTS", 15))
+CLIENTS = int(os.environ.get("CULVER_CLUSTER_CLIENTS", 5 if SANITIZED else 15))
 PROCESSES = 2
 STREAM, POPPED = ["ada", "grace", "mary"], ["pop0", "pop1"]
 LEDGER, COUNTED = ["led%d" % i for i in range(4)], ["cnt%d" % i for i in range(3)]
