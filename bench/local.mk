@@ -10,4 +10,4 @@ noinst_PROGRAMS += %reldir%/s3mem
 %canon_reldir%_s3mem_CPPFLAGS = $(AM_CPPFLAGS) $(MICROHTTPD_CFLAGS)
 %canon_reldir%_s3mem_LDADD = $(BASE_LIBS) $(MICROHTTPD_LIBS)
 endif
-EXTRA_DIST += %reldir%/run %reldir%/dovecot.conf.in %reldir%/README.md
+EXTRA_DIST += %reldir%/run %reldir%/requests %reldir%/latency %reldir%/lab.py %reldir%/dovecot.conf.in %reldir%/README.md

@@ -27,6 +27,9 @@ enum { LIST_MAX = 1000, TOKEN_MAX = 96 };
 
 enum kind { PUT, GET, HEAD, DELETE, LIST, POST, N_KINDS };
 static const char *const kind_names[N_KINDS] = { "put", "get", "head", "delete", "list", "post" };
+/* What Culver keeps under such names (docs/format.md). */
+enum group { MESSAGES, JOURNAL, NODES, INDEX, N_GROUPS };
+static const char *const group_names[N_GROUPS] = { "messages", "journal", "nodes", "index" };
 
 /* Immutable but for its references: the map's, and each answer's that is being sent. */
 struct object {
@@ -49,7 +52,7 @@ struct request {
 static struct {
 	pthread_mutex_t lock;
 	struct hmap objects;
-	uint64_t serial, requests[N_KINDS], up, down;
+	uint64_t serial, requests[N_GROUPS][N_KINDS], up, down;
 } s = { .lock = PTHREAD_MUTEX_INITIALIZER };
 static struct {
 	pthread_mutex_t lock;
@@ -309,6 +312,15 @@ static enum kind kind_of(struct MHD_Connection *c, const char *method, bool has_
 	return POST;
 }
 
+static enum group group_of(const char *key)
+{
+	if (strstr(key, "/m/"))
+		return MESSAGES;
+	if (!strncmp(key, "journal/", 8))
+		return JOURNAL;
+	return !strncmp(key, "node", 4) ? NODES : INDEX;
+}
+
 static void carry_out(struct request *r, struct MHD_Connection *c, const char *method, const char *path)
 {
 	size_t n = strlen(bucket);
@@ -316,7 +328,7 @@ static void carry_out(struct request *r, struct MHD_Connection *c, const char *m
 	enum kind k = kind_of(c, method, *key);
 
 	pthread_mutex_lock(&s.lock);
-	s.requests[k]++;
+	s.requests[group_of(key)][k]++;
 	s.up += r->body.len;
 	pthread_mutex_unlock(&s.lock);
 	switch (k) {
@@ -337,14 +349,18 @@ static void control(struct request *r, struct MHD_Connection *c, const char *wha
 {
 	const char *ms = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "ms");
 	struct buf b = BUF_INIT(4096);
-	int k;
+	int g, k;
 
 	if (!strcmp(what, "delay") && ms)
 		atomic_store(&delay_us, strtoll(ms, NULL, 10) * 1000);
 	pthread_mutex_lock(&s.lock);
 	buf_addf(&b, "{");
-	for (k = 0; k < N_KINDS; k++)
-		buf_addf(&b, "\"%s\": %" PRIu64 ", ", kind_names[k], s.requests[k]);
+	for (g = 0; g < N_GROUPS; g++) {
+		buf_addf(&b, "\"%s\": {", group_names[g]);
+		for (k = 0; k < N_KINDS; k++)
+			buf_addf(&b, "%s\"%s\": %" PRIu64, k ? ", " : "", kind_names[k], s.requests[g][k]);
+		buf_addf(&b, "}, ");
+	}
 	buf_addf(&b, "\"up\": %" PRIu64 ", \"down\": %" PRIu64 "}\n", s.up, s.down);
 	if (!strcmp(what, "reset")) {
 		memset(s.requests, 0, sizeof(s.requests));

@@ -255,7 +255,7 @@ int ctl_call(struct ctl *c, json_t *req, json_t **last, struct err *err)
 	return rc;
 }
 
-int ctl_each_worker(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err)
+static int each_worker(struct ctl *c, json_t *req, bool last, void (*fn)(struct ctl *c, json_t *line), struct err *err)
 {
 	json_t *line;
 	int worker, fd, rc = 0;
@@ -276,8 +276,20 @@ int ctl_each_worker(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t
 			json_decref(line);
 			rc = 0;
 		}
+		if (rc == 0 && last)
+			fn(c, line);
 		if (rc == 0)
 			json_decref(line);
 	}
 	return rc;
+}
+
+int ctl_each_worker(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err)
+{
+	return each_worker(c, req, false, fn, err);
+}
+
+int ctl_each_worker_last(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err)
+{
+	return each_worker(c, req, true, fn, err);
 }

@@ -9,7 +9,8 @@
 #include <termios.h>
 #include <unistd.h>
 
-static const char usage[] = "user add|passwd NAME [--password-stdin | --hash HASH], user delete|enable|disable NAME, user list";
+static const char usage[] = "user add|passwd NAME [--password-stdin | --hash HASH], user delete|enable|disable NAME, user list,\n"
+	"                  user where USER, user move USER NODE, user flush|evict USER|--all";
 
 /* From the terminal twice, or one line of standard input. */
 static int read_password(struct ctl *c, char out[AUTH_PASSWORD_MAX], struct err *err)
@@ -90,6 +91,8 @@ int cmd_user(struct ctl *c)
 		return CTL_USAGE;
 	}
 	verb = c->argv[0];
+	if (!strcmp(verb, "where") || !strcmp(verb, "move") || !strcmp(verb, "flush") || !strcmp(verb, "evict"))
+		return cmd_user_place(c, verb);
 	for (i = 0; i < MEM_COUNT(verbs) && strcmp(verb, verbs[i]) != 0; i++)
 		;
 	if ((i == MEM_COUNT(verbs) && strcmp(verb, "list") != 0) || c->argc < (i < MEM_COUNT(verbs) ? 2 : 1)) {

@@ -48,6 +48,7 @@ int ctl_call(struct ctl *c, json_t *req, json_t **last, struct err *err);
 void ctl_disconnect(struct ctl *c);
 /* Sends req (borrowed) to every worker in turn; fn sees each line of each. */
 int ctl_each_worker(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err);
+int ctl_each_worker_last(struct ctl *c, json_t *req, void (*fn)(struct ctl *c, json_t *line), struct err *err);	/* the last line, too */
 
 /* Sends one request and shows its findings and progress; the last line is *last. */
 int ctl_run_long(struct ctl *c, const char *what, json_t *req, json_t **last, struct err *err);
@@ -69,6 +70,8 @@ void local_stop(void);
 
 /* --- commands --- */
 int cmd_user(struct ctl *c);
+int cmd_user_place(struct ctl *c, const char *verb);	/* where, move, flush, evict (cmd-node.c) */
+int cmd_node(struct ctl *c);
 int cmd_mailbox(struct ctl *c);
 int cmd_fetch(struct ctl *c);
 int cmd_import(struct ctl *c);

@@ -13,7 +13,8 @@ static const struct {
 	int (*run)(struct ctl *c);
 	const char *help;
 } commands[] = {
-	{ "user", cmd_user, "add|passwd|delete|enable|disable NAME, list\tusers and passwords" },
+	{ "user", cmd_user, "add|passwd|delete|enable|disable NAME, list\tusers and passwords; where USER, move USER NODE, flush|evict USER|--all" },
+	{ "node", cmd_node, "list, drain [NODE] [--undo], adopt NODE [--force]\tthe backends that share the store" },
 	{ "mailbox", cmd_mailbox, "list USER, status|create|delete|subscribe|unsubscribe USER MAILBOX, rename USER FROM TO" },
 	{ "fetch", cmd_fetch, "USER MAILBOX [UID] [--part N] [--decode]\ta message, a part, or the list of messages" },
 	{ "import", cmd_import, "USER PATH [--mailbox NAME] [--format mbox|maildir|eml] [--exact]" },

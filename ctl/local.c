@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "crypt/seal.h"
 #include "daemon/conn.h"
+#include "daemon/node-link.h"
 #include "daemon/stores.h"
 #include "metacache/metacache.h"
 #include "obox/obox.h"
@@ -24,6 +25,8 @@ static struct {
 	struct seal_keys *keys;
 	struct obox_cluster *cluster;	/* where other nodes may be, this is one among them */
 	char *node;
+	unsigned char node_key[NODE_KEY_BYTES];
+	struct metacache_reader registry;
 	int fd;			/* the engine's end */
 	pthread_t thread;
 	bool running;
@@ -135,6 +138,14 @@ int local_start(const struct conf *conf, int *fd_r, struct err *err)
 	}
 	L.env.max_message = conf->limits.message_size;
 	L.env.version = PACKAGE_VERSION;
+	L.registry = (struct metacache_reader){ L.stores.index, conf->mail_store.prefix, L.keys };
+	seal_derive(L.keys, NODE_KEY_LABEL, L.node_key);
+	if (L.cluster) {
+		L.env.cluster = L.cluster;
+		L.env.registry = &L.registry;
+		L.env.node_name = L.node;
+		L.env.node_key = L.node_key;
+	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return err_errno(err, "socketpair", NULL);
 	L.fd = sv[1];

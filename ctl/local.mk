@@ -6,6 +6,7 @@ culverctl_SOURCES = \
 	%reldir%/cmd-import.c \
 	%reldir%/cmd-log.c \
 	%reldir%/cmd-mailbox.c \
+	%reldir%/cmd-node.c \
 	%reldir%/cmd-scrub.c \
 	%reldir%/cmd-store.c \
 	%reldir%/cmd-store-bench.c \
@@ -16,4 +17,4 @@ culverctl_SOURCES = \
 	%reldir%/local.c \
 	%reldir%/output.c \
 	%reldir%/store.h
-culverctl_LDADD = daemon/admin/libadmin.a fscache/libfscache.a daemon/imap/libimap.a daemon/libauth.a $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)
+culverctl_LDADD = daemon/admin/libadmin.a daemon/libdaemon.a fscache/libfscache.a daemon/imap/libimap.a daemon/libauth.a $(METACACHE_LIBS) $(OPENSSL_LIBS) $(SQLITE_LIBS) $(CRYPT_LIBS) $(JANSSON_LIBS)

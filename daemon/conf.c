@@ -188,7 +188,7 @@ const struct set_opt conf_table[] = {
 	{ "ssl_cipher_list", SET_STRING, FIELD(ssl_cipher_list), .def = "", .doc = "Ciphers of TLS 1.2 in OpenSSL's notation. Left out: OpenSSL's own choice." },
 	{ "ssl_ciphersuites", SET_STRING, FIELD(ssl_ciphersuites), .def = "", .doc = "Ciphers of TLS 1.3. Left out: OpenSSL's own choice." },
 	{ "journal", SET_CHOICE, FIELD(journal), .def = "auto", .choices = journals,
-	  .doc = "Where changes are first written. auto: local when the index store is a directory, else store. local: a file in state_dir; this server is the only one on its store. "
+	  .doc = "Where changes are first written. auto: local when the index store is a directory, else store. local: a file in state_dir; this must be and stay the only server on its store, as another one would lose acknowledged mail (with a \"listen node\" it is refused). "
 		 "store: the store; any number of servers may share it, each with a \"listen node\", and what is lost with a server's disk was never acknowledged." },
 	{ "node_address", SET_STRING, FIELD(node_address), .def = "",
 	  .doc = "The name or address under which other servers that share the store reach this one's \"listen node\". Left out: the address of that section, or hostname when that is *." },
@@ -214,11 +214,51 @@ const struct set_opt conf_table[] = {
 	{ .type = SET_END }
 };
 
+/* Listeners for other nodes are beside those for clients, not in their place. */
+static bool is_node_listener(const struct conf_listen *l)
+{
+	return l->protocol == CONF_NODE || (l->protocol == CONF_PROTO_BY_NAME && !strcmp(l->head.name, protocols[CONF_NODE]));
+}
+
+static bool serves_clients(const struct conf *c)
+{
+	size_t i;
+
+	for (i = 0; i < c->listen.n; i++)
+		if (!is_node_listener(conf_listener(c, i)))
+			return true;
+	return false;
+}
+
+static bool serves_nodes(const struct conf *c)
+{
+	size_t i;
+
+	for (i = 0; i < c->listen.n; i++)
+		if (is_node_listener(conf_listener(c, i)))
+			return true;
+	return false;
+}
+
 bool conf_journal_in_store(const struct conf *c)
 {
 	const struct conf_store *index = c->index_store.driver == CONF_STORE_MAIL ? &c->mail_store : &c->index_store;
 
 	return c->journal == CONF_JOURNAL_STORE || (c->journal == CONF_JOURNAL_AUTO && index->driver != CONF_STORE_POSIX);
+}
+
+const char *conf_journal_doubt(const struct conf *c)
+{
+	const struct conf_store *index = c->index_store.driver == CONF_STORE_MAIL ? &c->mail_store : &c->index_store;
+
+	if (conf_journal_in_store(c))
+		return NULL;
+	if (index->driver != CONF_STORE_POSIX)
+		return "journal = local with a store that other servers can reach: a second server on it would lose acknowledged mail. "
+		       "Leave journal out (auto), unless this is and stays the only server of this store";
+	if (serves_nodes(c))
+		return "\"listen node\" is of no use while the journal is local, and several servers on one directory would lose acknowledged mail: say journal = store on each of them";
+	return NULL;
 }
 
 const char *conf_protocol_name(unsigned protocol)
@@ -425,7 +465,7 @@ static void fill_in(struct conf *c)
 		set_string(&c->index_store.path, mem_printf("%s/index", c->state_dir));
 	if (!*c->ssl_key)
 		set_string(&c->ssl_key, mem_strdup(c->ssl_cert));
-	if (!c->listen.n)
+	if (!serves_clients(c))
 		default_listeners(c);
 }
 
@@ -509,6 +549,9 @@ static int check(struct conf *c, bool files, struct buf *out)
 	check_stores(c, out);
 	for (i = 0; i < c->listen.n; i++)
 		check_listener(c, conf_listener(c, i), out);
+	if (c->journal == CONF_JOURNAL_LOCAL && serves_nodes(c))
+		buf_addf(out, "journal = local: with \"listen node\" other servers share this store, and they would take users over without what is in this server's journal: "
+			 "say journal = store\n");
 	if (c->state_dir[0] != '/' || c->run_dir[0] != '/')
 		buf_addf(out, "state_dir and run_dir must be absolute paths\n");
 	if (strcmp(c->log, "stderr") && strcmp(c->log, "syslog") && c->log[0] != '/')

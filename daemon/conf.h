@@ -82,6 +82,8 @@ const char *conf_needs_restart(const struct conf *a, const struct conf *b);
 void conf_keep(const struct conf *running, struct conf *fresh);
 /* Does the journal go into the store (and are there other nodes)?  auto: when the index store is over the network. */
 bool conf_journal_in_store(const struct conf *c);
+/* What is allowed, but safe with one server only: in words that say what to do, or NULL. */
+const char *conf_journal_doubt(const struct conf *c);
 /* The words of conf_store's choices, as objstore_settings takes them. */
 const char *conf_driver_name(unsigned driver);
 unsigned conf_service_id(const char *text);	/* 0: no number */

@@ -32,6 +32,8 @@ struct conn;
 struct obox;
 struct obox_user;
 struct lmtp_delivery;
+struct metacache_reader;
+struct obox_cluster;
 
 enum { CONN_IN_MAX = 64 * 1024, CONN_OUT_HIGH = 128 * 1024 };
 
@@ -102,6 +104,14 @@ struct conn_env {
 	/* Calls fn(ctx, 0..n-1), some of them on other threads, and returns when all have
 	 * returned; fn may wait for the disk. NULL: call them one after the other. */
 	void (*each)(struct conn_env *env, size_t n, void (*fn)(void *ctx, size_t i), void *ctx);
+	/* admin: the other nodes on this store (NULL: journal = local, there are none), and what a link to one needs */
+	struct obox_cluster *cluster;
+	const struct metacache_reader *registry;
+	const char *node_name;
+	const unsigned char *node_key;
+	/* Ends the sessions of user that are served here, with a goodbye; waits for nothing. NULL: there are none. */
+	void (*end_sessions)(struct conn_env *env, const char *user);
+	bool (*stopping)(struct conn_env *env);	/* is the process told to stop? NULL: never */
 	void *worker;
 };
 

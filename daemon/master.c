@@ -439,6 +439,8 @@ static int start(struct master *m, bool foreground, struct err *err)
 	if (rc == 0) {
 		listen_log(m->bound);
 		listen_log(m->nodes);
+		if (conf_journal_doubt(&m->conf))
+			log_event(LOG_WARN, conf_journal_doubt(&m->conf), LF_END);
 		rc = start_children(m, err);
 	}
 	return rc;

@@ -18,6 +18,70 @@ enum { ACCEPTS = 16, COMPLAIN_MS = 60000 };
 
 /* --- strangers --- */
 
+/* An address, which of IPv6 is a /64: whoever has one has all of it. */
+struct node_host {
+	unsigned char key[9];		/* 4 or 6; the address's first bytes */
+	unsigned n;
+};
+
+static void host_key(const struct sockaddr_storage *from, unsigned char key[9])
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)from;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)from;
+	bool six = from->ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+
+	memset(key, 0, 9);
+	key[0] = six ? 6 : 4;
+	if (six)
+		memcpy(key + 1, &in6->sin6_addr, 8);
+	else
+		memcpy(key + 1, from->ss_family == AF_INET6 ? in6->sin6_addr.s6_addr + 12 : (const unsigned char *)&in->sin_addr, 4);
+}
+
+/* Counts one more from there; NULL: there are too many, and *why_r. */
+static struct node_host *stranger_came(struct worker *w, const struct sockaddr_storage *from, const char **why_r)
+{
+	unsigned char key[9];
+	struct node_host *h;
+
+	host_key(from, key);
+	pthread_mutex_lock(&w->node.lock);
+	h = hmap_get(&w->node.hosts, key, sizeof(key));
+	if (w->node.strangers >= NODE_STRANGERS_MAX || (h && h->n >= NODE_STRANGERS_PER_HOST)) {
+		*why_r = h && h->n >= NODE_STRANGERS_PER_HOST ? "too many connections from one address that have not shown who they are" :
+								  "too many connections that have not shown who they are";
+		pthread_mutex_unlock(&w->node.lock);
+		return NULL;
+	}
+	if (!h) {
+		h = MEM_NEW(struct node_host);
+		memcpy(h->key, key, sizeof(key));
+		hmap_put(&w->node.hosts, h->key, sizeof(h->key), h);
+	}
+	h->n++;
+	w->node.strangers++;
+	pthread_mutex_unlock(&w->node.lock);
+	return h;
+}
+
+/* It has ended, or shown who it is. */
+static void stranger_went(struct worker *w, struct node_host *h)
+{
+	pthread_mutex_lock(&w->node.lock);
+	w->node.strangers--;
+	if (!--h->n) {
+		hmap_del(&w->node.hosts, h->key, sizeof(h->key));
+		free(h);
+	}
+	pthread_mutex_unlock(&w->node.lock);
+}
+
+static void stranger_known(struct conn *c)
+{
+	stranger_went(c->env->worker, c->session);
+	c->session = NULL;
+}
+
 /* Anybody can make this happen: one line a minute, which says how many there were. */
 static void complain(struct worker *w, const char *peer, const char *why)
 {
@@ -43,7 +107,6 @@ void node_link_broken(struct worker *w, const struct conn *c, const struct node_
 
 static enum conn_want become_session(struct conn *c, struct node_hello *h, size_t used)
 {
-	struct worker *w = c->env->worker;
 	const struct conn_ops *ops = NULL;
 	struct msg_conn m;
 
@@ -53,7 +116,7 @@ static enum conn_want become_session(struct conn *c, struct node_hello *h, size_
 		log_event(LOG_ERROR, "another node's request makes no sense", LF_S("node", h->node), LF_S("peer", c->peer), LF_END);
 		return CONN_CLOSE;
 	}
-	atomic_fetch_sub(&w->node.strangers, 1);
+	stranger_known(c);
 	session_become(c, ops, &m, h->node);
 	buf_consume(&c->in, used);
 	log_set_session(c->id);
@@ -67,8 +130,8 @@ static enum conn_want on_hello(struct conn *c, struct node_hello *h, size_t used
 
 	if (h->kind == NODE_SESSION)
 		return become_session(c, h, used);
-	atomic_fetch_sub(&w->node.strangers, 1);
-	session_become(c, &node_serve_ops, NULL, h->node);
+	stranger_known(c);
+	session_become(c, h->kind == NODE_ADMIN ? &admin_conn_ops : &node_serve_ops, NULL, h->node);
 	buf_consume(&c->in, used);
 	node_answer_put(&c->out, NODE_HERE, w->node.name, NULL);
 	return CONN_WANT_AGAIN;
@@ -95,9 +158,8 @@ static enum conn_want accept_run(struct conn *c, unsigned events)
 
 static void accept_free(struct conn *c)
 {
-	struct worker *w = c->env->worker;
-
-	atomic_fetch_sub(&w->node.strangers, 1);
+	if (c->session)
+		stranger_known(c);
 }
 
 const struct conn_ops node_accept_ops = { "node", accept_run, accept_free };
@@ -119,12 +181,15 @@ static void accepted(struct worker *w, int fd, const struct sockaddr_storage *fr
 {
 	char id[24], peer[64];
 	struct msg_conn m = { .id = id, .peer = peer, .local = "" };
+	struct node_host *host;
+	const char *why = NULL;
 	struct session *s;
 
 	peer_text(from, peer);
-	if (w->stopping || atomic_load(&w->node.strangers) >= NODE_STRANGERS_MAX) {
-		if (!w->stopping)
-			complain(w, peer, "too many connections that have not shown who they are");
+	host = w->stopping ? NULL : stranger_came(w, from, &why);
+	if (!host) {
+		if (why)
+			complain(w, peer, why);
 		close(fd);
 		return;
 	}
@@ -132,10 +197,10 @@ static void accepted(struct worker *w, int fd, const struct sockaddr_storage *fr
 	node_socket_options(fd);
 	s = session_make(w, &node_accept_ops, &m);
 	s->c.timeout_ms = NODE_HELLO_MS;
+	s->c.session = host;
 	session_add_stream(s, fd, false);
-	atomic_fetch_add(&w->node.strangers, 1);
 	if (session_add(s, fd) < 0) {
-		atomic_fetch_sub(&w->node.strangers, 1);
+		stranger_went(w, host);
 		session_release(s);
 	}
 }
@@ -192,6 +257,7 @@ void node_release(struct worker *w)
 		loop_del(&w->p.loop, src);
 		io_close(&fd);
 	}
+	hmap_free(&w->node.hosts);
 	free(w->node.name);
 	free(w->node.address);
 	sodium_memzero(w->node.key, sizeof(w->node.key));

@@ -101,7 +101,7 @@ int node_hello_get(const struct buf *in, struct node_hello *h, size_t *used_r)
 	if (h->kind == NODE_SESSION && rd_8(&r) != MSG_CONN)
 		return -1;
 	h->rest = r;
-	return r.failed || (h->kind != NODE_SESSION && h->kind != NODE_DELIVER) ? -1 : 1;
+	return r.failed || h->kind < NODE_SESSION || h->kind > NODE_ADMIN ? -1 : 1;
 }
 
 int node_answer_get(const struct buf *in, struct node_answer *a, size_t *used_r)

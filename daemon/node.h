@@ -25,7 +25,7 @@ struct msg_conn;
 struct node_stream;
 struct worker;
 
-enum { NODE_LISTEN_MAX = 16, NODE_STRANGERS_MAX = 256, NODE_HELLO_MS = 5000, NODE_MESSAGE_MAX = 8 * 1024 };
+enum { NODE_LISTEN_MAX = 16, NODE_STRANGERS_MAX = 256, NODE_STRANGERS_PER_HOST = 32, NODE_HELLO_MS = 5000, NODE_MESSAGE_MAX = 8 * 1024 };
 
 struct worker_node {
 	unsigned char key[32];
@@ -33,7 +33,8 @@ struct worker_node {
 	char *address;			/* where the others reach it; "": nowhere */
 	struct loop_src listen[NODE_LISTEN_MAX];
 	unsigned n_listen;
-	atomic_uint strangers;		/* connections that have not shown that they have the key */
+	unsigned strangers;		/* connections that have not shown that they have the key; under lock */
+	struct hmap hosts;		/* how many of them each address has: struct node_host */
 	atomic_llong complained_ms;
 	atomic_uint refused;		/* since then */
 	/* node-peer.c */
@@ -44,7 +45,7 @@ struct worker_node {
 };
 
 /* --- node-proto.c: messages at the beginning of a link: a 16-bit length, then --- */
-enum node_kind { NODE_SESSION = 1, NODE_DELIVER };
+enum node_kind { NODE_SESSION = 1, NODE_DELIVER, NODE_ADMIN };
 enum node_code {
 	NODE_HERE,		/* go on */
 	NODE_MOVED,		/* another node has the user */

@@ -9,6 +9,7 @@ enum {
 	EV_READY = 1 << 16,	/* the socket can be read or written, or is broken */
 	EV_KILL = 1 << 17,	/* cut off */
 	EV_HUP = 1 << 18,	/* the peer is gone in both directions */
+	EV_LEAVE = 1 << 19,	/* CONN_EV_STOP, if it is served here */
 	STALL_MS = 60000,	/* a peer that takes no output for so long is gone */
 	CLOSE_MS = 10000	/* what the last output may take */
 };

@@ -362,6 +362,8 @@ void session_run(struct pool_task *t)
 	s->state = SESSION_RUNNING;
 	pthread_mutex_unlock(&s->lock);
 	log_set_session(s->c.id);
+	if (ev & EV_LEAVE && s->engine && !s->c.to_node)
+		ev |= CONN_EV_STOP;
 	if (ev & EV_READY) {
 		s->readable = true;
 		s->brisk = loop_clock_ms() - s->active_ms <= LURK_MS;

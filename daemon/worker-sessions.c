@@ -211,6 +211,41 @@ void session_stop_all(struct worker *w, bool now)
 		session_wake(s, now ? EV_KILL : CONN_EV_STOP);
 }
 
+struct leaving {
+	struct worker_job job;
+	char *user;
+};
+
+static void end_user(struct worker *w, struct worker_job *j)
+{
+	struct leaving *l = (struct leaving *)j;
+	struct session **list = NULL, *s;
+	size_t cap = 0, n = 0;
+
+	pthread_mutex_lock(&w->lock);
+	for (s = w->sessions; s; s = s->next) {
+		if (!s->c.user || strcmp(s->c.user, l->user) != 0)
+			continue;
+		mem_grow(&list, &cap, n + 1, sizeof(*list));
+		list[n++] = s;
+	}
+	pthread_mutex_unlock(&w->lock);
+	while (n)	/* this thread alone frees sessions */
+		session_wake(list[--n], EV_LEAVE);
+	free(list);
+	free(l->user);
+	free(l);
+}
+
+void session_end_user(struct conn_env *env, const char *user)
+{
+	struct leaving *l = MEM_NEW(struct leaving);
+
+	l->job.run = end_user;
+	l->user = mem_strdup(user);
+	worker_post(env->worker, &l->job);
+}
+
 void session_bury(struct worker *w)
 {
 	struct session *s, *dead;

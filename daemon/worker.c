@@ -103,6 +103,7 @@ static int join_cluster(struct worker *w, struct obox_config *cfg, struct err *e
 
 	if (!conf_journal_in_store(c))
 		return 0;
+	w->registry = (struct metacache_reader){ w->stores.index, mem_strdup(c->mail_store.prefix), w->keys };
 	rc = metacache_new(&mc, &w->cluster, err);
 	cfg->cluster = w->cluster;
 	return rc;
@@ -150,6 +151,7 @@ static void close_node(struct worker *w)
 		obox_close(&w->env.obox);
 	if (w->cluster)
 		metacache_free(&w->cluster);
+	free((char *)(uintptr_t)w->registry.prefix);
 	stores_close(&w->stores);
 	if (w->keys)
 		seal_keys_free(&w->keys);
@@ -181,6 +183,13 @@ static void each(struct conn_env *env, size_t n, void (*fn)(void *ctx, size_t i)
 	pool_each(w->deliveries, n < w->cores ? n : w->cores, slice, &sl);
 }
 
+static bool stopping(struct conn_env *env)
+{
+	struct worker *w = env->worker;
+
+	return atomic_load(&w->stopping);
+}
+
 /* The strings are p.conf's. */
 static void fill_env(struct worker *w)
 {
@@ -196,6 +205,12 @@ static void fill_env(struct worker *w)
 	w->env.owner = worker_owns;
 	w->env.each_session = session_each;
 	w->env.each = each;
+	w->env.cluster = w->cluster;
+	w->env.registry = w->cluster ? &w->registry : NULL;
+	w->env.node_name = w->node.name;
+	w->env.node_key = w->cluster ? w->node.key : NULL;
+	w->env.end_sessions = session_end_user;
+	w->env.stopping = stopping;
 	w->env.worker = w;
 }
 

@@ -20,6 +20,7 @@
 #include "daemon/pool.h"
 #include "daemon/stores.h"
 #include "daemon/proc.h"
+#include "metacache/metacache.h"
 
 enum { WORKERS_MAX = 64 };
 
@@ -67,6 +68,7 @@ struct worker {
 	atomic_bool stopping;		/* set by it, read by all */
 	bool idle;
 	struct worker_node node;	/* as others see it: node.h */
+	struct metacache_reader registry;
 	struct loop_timer stop_timer;
 	struct loop_src wake_src;
 	pthread_t upkeep, tend;
@@ -92,6 +94,7 @@ int worker_user_open(struct worker *w, const char *user, struct obox_user **u_r,
 /* worker-sessions.c */
 void session_new(struct worker *w, const struct msg_conn *m, int fd);	/* takes fd */
 void session_stop_all(struct worker *w, bool now);	/* CONN_EV_STOP to all; now: cut them off */
+void session_end_user(struct conn_env *env, const char *user);	/* any thread: CONN_EV_STOP to those that are served here */
 void session_bury(struct worker *w);			/* loop thread, between batches */
 void session_each(struct conn_env *env, void (*fn)(void *ctx, const struct conn *c, int64_t since), void *ctx);
 /* worker-peer.c */

@@ -593,6 +593,16 @@ uint64_t store_journal_floor(struct store_journal *j)
 	return n;
 }
 
+uint64_t store_journal_pieces(struct store_journal *j)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&j->lock);
+	n = j->next_seq - j->floor;
+	pthread_mutex_unlock(&j->lock);
+	return n;
+}
+
 enum { DELETE_AT_ONCE = 1000 };
 
 bool store_journal_published(struct store_journal *j, uint64_t floor)

@@ -26,6 +26,11 @@ struct node_record {	/* the object node/<node> */
 	enum node_state state;
 	char claimer[64];
 	uint64_t claimer_incarnation;
+	/* for people and for who looks for a node to send users to; nothing that must be right depends on it */
+	bool draining;
+	uint64_t users, pieces;	/* that it owns; of its journal, from the floor on */
+	int64_t beat_time;	/* of its own wall clock; 0: a version that does not tell */
+	char version[32];
 };
 struct metacache;
 void node_encode(const struct node_record *rec, struct buf *out);
@@ -53,6 +58,7 @@ struct journal *store_journal_base(struct store_journal *j);
 int64_t store_journal_step(struct store_journal *j, int64_t max);
 void store_journal_wake(struct store_journal *j);	/* fenced or stopping: whoever waits looks again */
 uint64_t store_journal_floor(struct store_journal *j);
+uint64_t store_journal_pieces(struct store_journal *j);	/* from the floor on */
 /* The floor is in the node's record: deletes of what is below as much as one request takes; true: there is more. */
 bool store_journal_published(struct store_journal *j, uint64_t floor);
 void store_journal_sleep(struct store_journal *j, int64_t us);	/* until there is something to do */
@@ -69,19 +75,35 @@ int piece_decode(const struct buf *plain, enum piece_kind *kind_r, void (*fn)(vo
 
 /* rec, as found under etag, is claimed, its journal sealed and replayed, and marked done.  ERR_CONFLICT: its record changed. */
 int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);
+int node_claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);	/* its first step */
 
 /* --- watch.c --- */
 
-struct metacache;
+struct peer;
+/* The node's record now and since when it has not changed; 1, 0 there is none, <0. */
+int watch_observe(struct metacache *mc, const char *node, struct peer *out, struct err *err);
+/* Takes node over if it may be.  1 it is nobody's now (*p: as it was last seen, when it was there), 0 not yet. */
+int watch_settle(struct metacache *mc, const char *node, uint64_t incarnation, struct peer *p, struct err *err);
+bool watch_silent(const struct metacache *mc, const struct peer *p);	/* no sign for a whole TTL of its own */
+/* It is claimed whether it lives or not; it is replayed when it has been claimed for a whole TTL: watch_settle says when. */
+int watch_claim(struct metacache *mc, const char *node, struct peer *p, struct err *err);
 int64_t watch_step(struct metacache *mc);	/* what is due; in us until more is */
 int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, struct obox_owner *o, struct err *err);	/* obox_cluster_ops.owner */
 
+/* --- operate.c --- */
+
+int operate_look_around(struct metacache *mc, size_t *n_r, struct err *err);	/* the watch's, while this node is draining: who takes users? */
+bool operate_elsewhere(struct metacache *mc, const char *user, struct obox_owner *o_r);	/* obox_cluster_ops.elsewhere */
+
 /* --- metacache.c --- */
+
+int mc_beat(struct metacache *mc, struct err *err);	/* a heartbeat now */
 
 struct peer {	/* a node as this one has seen it */
 	struct node_record rec;
 	char etag[OBJ_ETAG_MAX];
 	int64_t since_us;	/* unchanged since, on this node's clock */
+	bool forced;		/* claimed here while its lease may have run: to be waited out */
 };
 
 struct metacache {
@@ -89,6 +111,7 @@ struct metacache {
 	struct metacache_config cfg;
 	char *prefix, *node, *address;
 	struct obox *ob;
+	const struct seal_keys *keys;
 	uint64_t incarnation;
 	struct store_journal *journal;
 	atomic_bool fenced, quit, beat_soon;
@@ -103,6 +126,9 @@ struct metacache {
 	struct ring ring;	/* the watch's */
 	int64_t next_ring_us, next_watch_us;
 	pthread_mutex_t takeover_lock;
+	atomic_bool draining;
+	struct obox_owner *others;	/* where a draining node sends users; with peers_lock */
+	size_t n_others;
 	pthread_mutex_t sleep_lock;
 	pthread_cond_t sleep_cond;
 	pthread_t threads[4];

@@ -60,6 +60,15 @@ static int look_at_self(struct metacache *mc, struct err *err)
 	return 0;
 }
 
+static void tell_more(struct metacache *mc, struct node_record *next)
+{
+	next->floor = store_journal_floor(mc->journal);
+	next->pieces = store_journal_pieces(mc->journal);
+	next->users = obox_users_held(mc->ob);
+	next->draining = atomic_load(&mc->draining);
+	next->beat_time = clock_wall_s(mc->cfg.clock);
+}
+
 static int beat(struct metacache *mc, struct err *err)
 {
 	struct node_record next;
@@ -70,7 +79,7 @@ static int beat(struct metacache *mc, struct err *err)
 		next = mc->rec;
 		next.beat++;
 		if (mc->journal)
-			next.floor = store_journal_floor(mc->journal);
+			tell_more(mc, &next);
 		err_clear(err);
 		start = mc_now(mc);
 		rc = node_swap(mc, &next, mc->etag, err);
@@ -98,6 +107,16 @@ void mc_beat_soon(struct metacache *mc)
 	atomic_store(&mc->beat_soon, true);
 	pthread_cond_broadcast(&mc->sleep_cond);
 	pthread_mutex_unlock(&mc->sleep_lock);
+}
+
+int mc_beat(struct metacache *mc, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&mc->beat_lock);
+	rc = beat(mc, err);
+	pthread_mutex_unlock(&mc->beat_lock);
+	return rc;
 }
 
 /* When it is due; in us until the next. */
@@ -247,7 +266,8 @@ static int enter(struct metacache *mc, struct err *err)
 	snprintf(mc->rec.node, sizeof(mc->rec.node), "%s", mc->node);
 	snprintf(mc->rec.address, sizeof(mc->rec.address), "%s", mc->address);
 	mc->rec.incarnation = mc->incarnation;
-	mc->rec.started = clock_wall_s(mc->cfg.clock);
+	mc->rec.started = mc->rec.beat_time = clock_wall_s(mc->cfg.clock);
+	snprintf(mc->rec.version, sizeof(mc->rec.version), "%s", PACKAGE_VERSION);
 	mc->rec.ttl_ms = mc->cfg.ttl_ms;
 	mc->rec.beat = 1;
 	mc->rec.floor = 1;
@@ -267,6 +287,7 @@ static int mc_start(struct obox_cluster *c, struct obox *ob, struct journal **j_
 
 	*j_r = NULL;
 	mc->ob = ob;
+	mc->keys = obox_keys(ob);
 	do {
 		randombytes_buf(&mc->incarnation, sizeof(mc->incarnation));
 	} while (!mc->incarnation);
@@ -327,7 +348,12 @@ static void mc_stop(struct obox_cluster *c, bool clean)
 		log_event(LOG_WARN, "the node's end could not be written: others find out by themselves", LF_S("node", mc->node), LF_ERR(&e), LF_END);
 }
 
-static const struct obox_cluster_ops mc_ops = { mc_start, mc_owner, mc_fenced, mc_serving, mc_stop, mc_abandon };
+static bool mc_elsewhere(struct obox_cluster *c, const char *user, struct obox_owner *o)
+{
+	return operate_elsewhere(mc_of(c), user, o);
+}
+
+static const struct obox_cluster_ops mc_ops = { mc_start, mc_owner, mc_elsewhere, mc_fenced, mc_serving, mc_stop, mc_abandon };
 
 static int check_config(const struct metacache_config *cfg, struct err *err)
 {
@@ -392,6 +418,7 @@ void metacache_free(struct obox_cluster **c)
 	pthread_mutex_destroy(&mc->beat_lock);
 	pthread_mutex_destroy(&mc->peers_lock);
 	pthread_mutex_destroy(&mc->takeover_lock);
+	free(mc->others);
 	pthread_mutex_destroy(&mc->sleep_lock);
 	pthread_cond_destroy(&mc->sleep_cond);
 	free(mc->prefix);

@@ -50,4 +50,44 @@ struct metacache_stats {
 	bool fenced, degraded;
 };
 void metacache_stats(struct obox_cluster *c, struct metacache_stats *st);
+
+/* --- who is there: by reading alone, for whoever has the keys --- */
+struct seal_keys;
+struct metacache_reader {
+	struct objstore *store;		/* the index store; borrowed, as the rest */
+	const char *prefix;
+	const struct seal_keys *keys;
+};
+enum metacache_state {
+	METACACHE_LIVE,
+	METACACHE_DRAINING,		/* live, and gives its users away */
+	METACACHE_SILENT,		/* no sign of life in its time */
+	METACACHE_TAKEN,		/* dead; claimer replays its journal */
+	METACACHE_RELEASED,		/* it ended by itself, or its users have been taken over */
+	METACACHE_DAMAGED		/* its record cannot be read: see problem */
+};
+struct metacache_node {
+	enum metacache_state state;
+	char node[64], address[256], version[32], claimer[64], problem[256];	/* address "": takes no connections */
+	uint64_t incarnation, ttl_ms, beat, floor, pieces, users;
+	int64_t started, beat_time;	/* seconds UTC, by that node's clock; 0: not told */
+};
+/* The nodes in the ring, by name.  Those whose last heartbeat looks old by the clocks are looked at again after a third of their
+ * TTL before they are called silent.  *list_r: free() it.  Blocks. */
+int metacache_nodes(const struct metacache_reader *rd, struct metacache_node **list_r, size_t *n_r, struct err *err);
+int metacache_node(const struct metacache_reader *rd, const char *node, struct metacache_node *out, struct err *err);	/* 1, 0 there is none, <0 */
+const char *metacache_state_name(enum metacache_state s);
+
+/* --- what operators ask --- */
+/* on: users who are nobody's are not taken here any more but sent to another live node, as long as there is one; others see it at once.  Giving away
+ * those that are here is the caller's.  ERR_UNAVAILABLE: nobody is there to take them (and force is not set).  Lasts until off, or the node's end. */
+int metacache_drain(struct obox_cluster *c, bool on, bool force, struct err *err);
+bool metacache_draining(struct obox_cluster *c);
+/* Takes over a node that is dead: as soon as it has been silent for its TTL.  ERR_BUSY: it lives, or somebody else is at it.  force: it is claimed
+ * although it may live; it can acknowledge nothing more when it has noticed or its lease has run out, which is waited for.  What happens is told by say.  Blocks. */
+int metacache_adopt(struct obox_cluster *c, const char *node, bool force, void (*say)(void *ctx, const char *text), void *ctx, struct err *err);
+/* Objects of nodes as text lines or JSON: 1, 0 the object is none of them, <0. */
+struct buf;
+struct obox;
+int metacache_dump(struct obox *ob, const char *key, bool json, struct buf *out, struct err *err);
 #endif

@@ -1,10 +1,10 @@
 /* What nodes tell of themselves: a record each, and the ring of their names.
- * Byte tables: docs/format.md, 11 and 12. */
+ * Byte tables: docs/format.md, 10 and 11. */
 #include "metacache/metacache-private.h"
 
 #include <inttypes.h>
 
-enum { RECORD_MAX = 16384, RING_MAX = 1 << 20, RING_NODES_MAX = 10000, RING_TRIES = 20 };
+enum { DRAINING = 1 /* bit of the record */, RECORD_MAX = 16384, RING_MAX = 1 << 20, RING_NODES_MAX = 10000, RING_TRIES = 20 };
 
 static const char *slash(const struct metacache *mc)
 {
@@ -66,6 +66,13 @@ int node_decode(struct node_record *rec, const struct buf *plain, const char *ke
 	rec->state = rd_8(&r);
 	get_text(&r, rec->claimer, sizeof(rec->claimer));
 	rec->claimer_incarnation = rd_64(&r);
+	if (rd_left(&r) && !r.failed) {	/* what the first version did not have */
+		rec->draining = rd_v(&r) & DRAINING;
+		rec->users = rd_v(&r);
+		rec->pieces = rd_v(&r);
+		rec->beat_time = (int64_t)rd_64(&r);
+		get_text(&r, rec->version, sizeof(rec->version));
+	}
 	if (r.failed || rec->state > NODE_DONE || !rec->floor)
 		return err_set(err, ERR_CORRUPT, "%s: node record is cut", key);
 	return 0;
@@ -85,6 +92,11 @@ void node_encode(const struct node_record *rec, struct buf *out)
 	buf_put8(out, (uint8_t)rec->state);
 	buf_putstr(out, rec->claimer);
 	buf_put64(out, rec->claimer_incarnation);
+	buf_putv(out, rec->draining ? DRAINING : 0);
+	buf_putv(out, rec->users);
+	buf_putv(out, rec->pieces);
+	buf_put64(out, (uint64_t)rec->beat_time);
+	buf_putstr(out, rec->version);
 }
 
 /* 1 there, 0 not. */
@@ -99,7 +111,7 @@ static int get_object(struct metacache *mc, const char *key, size_t max, struct 
 		e = op.err;
 	memcpy(etag, op.etag, sizeof(op.etag));
 	if (rc == 0)
-		rc = obox_unseal(mc->ob, key, &sealed, plain, &e);
+		rc = obox_unseal_with(mc->keys, key, &sealed, plain, &e);
 	buf_free(&sealed);
 	if (rc == ERR_NOTFOUND)
 		return 0;

@@ -208,7 +208,7 @@ static int replay(struct takeover *t, struct err *err)
 	return r.rc < 0 ? err_set(err, r.rc, "%s", r.err.msg) : 0;
 }
 
-static int claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
+int node_claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
 {
 	struct node_record r = *rec;
 	int rc;
@@ -247,7 +247,7 @@ int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_
 	int64_t start = mc_now(mc);
 	size_t pos = 0;
 	void *v;
-	int rc = claim(mc, rec, etag, err);
+	int rc = node_claim(mc, rec, etag, err);
 
 	while (rc == 0 && !t.sealed)
 		rc = read_ahead(&t, err);

@@ -7,10 +7,9 @@
 
 enum { WATCHED = 2, BUSY_TRIES = 40, BUSY_WAIT_US = 50000, CLAIM_TTLS = 4 };
 
-/* The node's record now and since when it has not changed; 1, 0 there is none, <0. */
-static int observe(struct metacache *mc, const char *node, struct peer *out, struct err *err)
+int watch_observe(struct metacache *mc, const char *node, struct peer *out, struct err *err)
 {
-	struct peer now, *p;
+	struct peer now = { 0 }, *p;
 	int rc = node_get(mc, node, &now.rec, now.etag, err);
 
 	if (rc <= 0)
@@ -22,8 +21,10 @@ static int observe(struct metacache *mc, const char *node, struct peer *out, str
 		p = mem_dup(&now, sizeof(now));
 		hmap_put(&mc->peers, node, strlen(node), p);
 	}
-	if (p->rec.incarnation != now.rec.incarnation || p->rec.beat != now.rec.beat || p->rec.state != now.rec.state || strcmp(p->etag, now.etag) != 0)
+	if (p->rec.incarnation != now.rec.incarnation || p->rec.beat != now.rec.beat || p->rec.state != now.rec.state || strcmp(p->etag, now.etag) != 0) {
+		now.forced = p->forced && p->rec.incarnation == now.rec.incarnation;
 		*p = now;
+	}
 	*out = *p;
 	pthread_mutex_unlock(&mc->peers_lock);
 	return 1;
@@ -35,7 +36,7 @@ static bool silent_for(const struct metacache *mc, const struct peer *p, int ttl
 	return mc_now(mc) - p->since_us >= (int64_t)p->rec.ttl_ms * 1000 * ttls;
 }
 
-static bool silent(const struct metacache *mc, const struct peer *p)
+bool watch_silent(const struct metacache *mc, const struct peer *p)
 {
 	return silent_for(mc, p, 1);
 }
@@ -47,30 +48,29 @@ static int claimable(struct metacache *mc, const struct peer *p, struct err *err
 	int rc;
 
 	if (p->rec.state == NODE_LIVE)
-		return silent(mc, p);
+		return watch_silent(mc, p);
 	if (p->rec.state != NODE_CLAIMED)
 		return 0;
 	if (!strcmp(p->rec.claimer, mc->node) && p->rec.claimer_incarnation == mc->incarnation)
-		return 1;	/* an attempt of this node's that was cut short */
-	if (!silent(mc, p))
+		return !p->forced || watch_silent(mc, p);	/* an attempt of this node's that was cut short */
+	if (!watch_silent(mc, p))
 		return 0;
 	/* a claimer that lives may have given up half-way, and nothing need ever bring it back to it; two at work do no harm */
 	if (!strcmp(p->rec.claimer, p->rec.node) || silent_for(mc, p, CLAIM_TTLS))
 		return 1;
-	rc = observe(mc, p->rec.claimer, &claimer, err);
+	rc = watch_observe(mc, p->rec.claimer, &claimer, err);
 	if (rc < 0)
 		return rc;
-	return rc == 0 || claimer.rec.incarnation != p->rec.claimer_incarnation || claimer.rec.state != NODE_LIVE || silent(mc, &claimer);
+	return rc == 0 || claimer.rec.incarnation != p->rec.claimer_incarnation || claimer.rec.state != NODE_LIVE || watch_silent(mc, &claimer);
 }
 
-/* Takes node over if it may be.  1 it is nobody's now (*p: as it was last seen, when it was there), 0 not yet. */
-static int settle_node(struct metacache *mc, const char *node, uint64_t incarnation, struct peer *p, struct err *err)
+int watch_settle(struct metacache *mc, const char *node, uint64_t incarnation, struct peer *p, struct err *err)
 {
 	int rc;
 
 	pthread_mutex_lock(&mc->takeover_lock);
 	memset(p, 0, sizeof(*p));
-	rc = observe(mc, node, p, err);
+	rc = watch_observe(mc, node, p, err);
 	if (rc == 0 || (rc == 1 && (p->rec.incarnation != incarnation || p->rec.state == NODE_STOPPED || p->rec.state == NODE_DONE))) {
 		pthread_mutex_unlock(&mc->takeover_lock);
 		return 1;
@@ -89,6 +89,32 @@ static int settle_node(struct metacache *mc, const char *node, uint64_t incarnat
 		rc = 0;
 	}
 	return rc;
+}
+
+/* From before the swap on, as its answer may be lost: nothing may follow it before the claimed node's lease has run out. */
+static void mark_forced(struct metacache *mc, const char *node)
+{
+	struct peer *p;
+
+	pthread_mutex_lock(&mc->peers_lock);
+	p = hmap_gets(&mc->peers, node);
+	if (p)
+		p->forced = true;
+	pthread_mutex_unlock(&mc->peers_lock);
+}
+
+int watch_claim(struct metacache *mc, const char *node, struct peer *p, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&mc->takeover_lock);
+	rc = watch_observe(mc, node, p, err);
+	if (rc == 1 && p->rec.state == NODE_LIVE && !watch_silent(mc, p)) {
+		mark_forced(mc, node);
+		rc = mc_lease(mc) ? node_claim(mc, &p->rec, p->etag, err) : err_set(err, ERR_UNAVAILABLE, "the store cannot be written now");
+	}
+	pthread_mutex_unlock(&mc->takeover_lock);
+	return rc < 0 ? rc : 0;
 }
 
 /* It gave a sign less than a third of its TTL ago, so the next one is not due: looking now would tell nothing. */
@@ -121,9 +147,9 @@ static void watch_next(struct metacache *mc)
 			break;
 		if (heard_of(mc, node))
 			continue;
-		rc = observe(mc, node, &p, &e);
+		rc = watch_observe(mc, node, &p, &e);
 		if (rc == 1 && claimable(mc, &p, &e) == 1)
-			rc = settle_node(mc, node, p.rec.incarnation, &p, &e);
+			rc = watch_settle(mc, node, p.rec.incarnation, &p, &e);
 		if (rc == 0 || (rc == 1 && (p.rec.state == NODE_STOPPED || p.rec.state == NODE_DONE)))
 			rc = ring_change(mc, node, false, &e);
 		if (rc < 0)
@@ -137,11 +163,15 @@ int64_t watch_step(struct metacache *mc)
 	char etag[OBJ_ETAG_MAX];
 	struct err e = ERR_INIT;
 	struct ring r;
+	size_t n;
 
 	if (atomic_load(&mc->fenced))
 		return step;
 	if (now >= mc->next_ring_us) {
 		mc->next_ring_us = now + mc_ttl_us(mc) / 2;
+		if (atomic_load(&mc->draining) && operate_look_around(mc, &n, &e) < 0)
+			log_event(LOG_WARN, "the other nodes cannot be looked up now", LF_ERR(&e), LF_END);
+		err_clear(&e);
 		if (ring_get(mc, &r, etag, &e) == 0) {
 			ring_free(&mc->ring);
 			mc->ring = r;
@@ -163,7 +193,7 @@ int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, st
 	if (!strcmp(node, mc->node) || sim_broken("no-takeover"))
 		return 0;	/* an earlier life, replayed at the start of this one */
 	for (i = 0; i < BUSY_TRIES; i++) {
-		rc = settle_node(mc, node, incarnation, &p, err);
+		rc = watch_settle(mc, node, incarnation, &p, err);
 		if (rc < 0)
 			return rc;
 		if (rc == 1)

@@ -56,14 +56,14 @@ int bundle_put(struct obox *ob, const char *key, const void *plain, size_t len, 
 	return rc;
 }
 
-int bundle_unseal(struct obox *ob, const char *key, const struct buf *sealed, struct buf *plain, unsigned char hash_r[32], struct err *err)
+int obox_unseal_with(const struct seal_keys *keys, const char *key, const struct buf *sealed, struct buf *plain, struct err *err)
 {
 	struct buf packed = BUF_INIT(OBOX_BUNDLE_MAX);
 	struct rd r;
 	uint64_t len;
 	uint8_t method;
 	void *room;
-	int rc = seal_bundle_open(ob->cfg.keys, key, sealed->data, sealed->len, &packed, err);
+	int rc = seal_bundle_open(keys, key, sealed->data, sealed->len, &packed, err);
 
 	if (rc == 0) {
 		r = rd_init(packed.data, packed.len);
@@ -82,10 +82,17 @@ int bundle_unseal(struct obox *ob, const char *key, const struct buf *sealed, st
 		}
 	}
 	buf_free(&packed);
-	if (rc == 0 && hash_r)
-		hash_bytes(plain->data, plain->len, hash_r);
 	if (rc < 0)
 		err_prefix(err, "%s", key);
+	return rc;
+}
+
+int bundle_unseal(struct obox *ob, const char *key, const struct buf *sealed, struct buf *plain, unsigned char hash_r[32], struct err *err)
+{
+	int rc = obox_unseal_with(ob->cfg.keys, key, sealed, plain, err);
+
+	if (rc == 0 && hash_r)
+		hash_bytes(plain->data, plain->len, hash_r);
 	return rc;
 }
 

@@ -25,6 +25,8 @@ struct obox_cluster_ops {
 	/* Whose is a root that names (node, incarnation)?  1: a live node's (*o_r filled in), 0: nobody's, its journal is
 	 * replayed (a dead one is taken over here: blocks), <0: cannot be said now. */
 	int (*owner)(struct obox_cluster *c, const char *node, uint64_t incarnation, struct obox_owner *o_r, struct err *err);
+	/* A user who is nobody's is about to be taken: should another node take him (*o_r)?  Only where this one is being emptied. Blocks. */
+	bool (*elsewhere)(struct obox_cluster *c, const char *user, struct obox_owner *o_r);
 	bool (*fenced)(struct obox_cluster *c);		/* taken over: this incarnation never acknowledges anything again */
 	bool (*serving)(struct obox_cluster *c);	/* may writes be begun now? */
 	/* The journal is about to be closed; clean: no user is owned any more and nothing is in the journal that is not in a log. */
@@ -65,5 +67,10 @@ int obox_swap(struct objstore *s, const char *key, const void *data, size_t len,
 
 /* Packed and sealed as every bundle (docs/format.md, 2), and the reverse; both append. */
 int obox_seal(struct obox *ob, const char *key, const struct buf *plain, struct buf *sealed, struct err *err);
+const struct seal_keys *obox_keys(struct obox *ob);
+int obox_unseal_with(const struct seal_keys *keys, const char *key, const struct buf *sealed, struct buf *plain, struct err *err);
+int obox_get_bundle(struct obox *ob, const char *key, struct buf *plain, struct err *err);	/* from the index store */
+/* A record as a journal holds it, as a line of text or JSON. */
+int obox_record_text(const void *rec, size_t len, bool json, struct buf *out, struct err *err);
 int obox_unseal(struct obox *ob, const char *key, const struct buf *sealed, struct buf *plain, struct err *err);
 #endif

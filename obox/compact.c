@@ -100,19 +100,23 @@ static int move_block(struct obox_user *u, uint32_t at, struct err *err)
 	return 0;
 }
 
-/* A record that changes nothing: the snapshots that follow have names of their own. */
-static int new_lsn(struct obox_user *u, struct err *err)
+/* Once, before the first change: a record that changes nothing, so that the snapshots that follow have names of their own
+ * whatever an upload that failed has already written. */
+static int new_lsn(struct obox_user *u, bool *done, struct err *err)
 {
 	struct rec r = { .type = REC_PURGE, .time = 0 };
 	uint64_t ticket;
+	int rc = *done ? 0 : user_commit(u, &r, NULL, 1, &ticket, err);
 
-	return user_commit(u, &r, NULL, 1, &ticket, err);
+	*done |= rc == 0;
+	return rc;
 }
 
 int user_compact(struct obox_user *u, size_t *n_r, struct err *err)
 {
 	struct live l = { NULL, 0 };
 	size_t i, moved = 0;
+	bool named = false;
 	int rc;
 
 	*n_r = 0;
@@ -126,10 +130,15 @@ int user_compact(struct obox_user *u, size_t *n_r, struct err *err)
 		if (b->open || !b->n)
 			continue;	/* being filled or written; given up before */
 		if (l.by_block[i] == 0) {
+			rc = new_lsn(u, &named, err);
+			if (rc < 0)
+				break;
 			give_up(b);
 			++*n_r;
 		} else if (l.by_block[i] < b->count / SPARSE && moved < MOST_BLOCKS) {
-			rc = move_block(u, (uint32_t)i, err);
+			rc = new_lsn(u, &named, err);
+			if (rc == 0)
+				rc = move_block(u, (uint32_t)i, err);
 			if (rc == ERR_NOTFOUND || rc == ERR_CORRUPT) {	/* its messages are read from their objects already */
 				err_clear(err);
 				rc = 0;
@@ -139,8 +148,6 @@ int user_compact(struct obox_user *u, size_t *n_r, struct err *err)
 			*n_r += rc == 0;
 		}
 	}
-	if (rc == 0 && *n_r)
-		rc = new_lsn(u, err);
 	pthread_mutex_unlock(&u->lock);
 	free(l.by_block);
 	return rc;

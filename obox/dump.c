@@ -270,6 +270,24 @@ int obox_dump(struct obox *ob, const char *key, bool json, struct buf *out, stru
 	return rc;
 }
 
+int obox_record_text(const void *data, size_t len, bool json, struct buf *out, struct err *err)
+{
+	struct buf b = BUF_INIT(OBOX_BUNDLE_MAX);
+	struct rec rec;
+	struct rd r;
+	int rc;
+
+	buf_putblob(&b, data, len);
+	r = rd_init(b.data, b.len);
+	rc = rec_decode(&r, &rec);
+	if (rc == 1) {
+		rec_describe(&rec, json, out);
+		rec_release(&rec);
+	}
+	buf_free(&b);
+	return rc == 1 ? 0 : err_set(err, ERR_CORRUPT, "record cannot be read");
+}
+
 /* --- who is there --- */
 
 static char *unescape(const char *s, size_t len)

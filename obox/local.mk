@@ -18,6 +18,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/mobj.c \
 	%reldir%/msgin.c %reldir%/msgin-private.h %reldir%/msgin-pass.c \
 	%reldir%/obox.c %reldir%/obox.h %reldir%/obox-private.h \
+	%reldir%/operate.c \
 	%reldir%/pack.c \
 	%reldir%/rebuild.c \
 	%reldir%/recover.c \

@@ -94,6 +94,16 @@ int obox_unseal(struct obox *ob, const char *key, const struct buf *sealed, stru
 	return bundle_unseal(ob, key, sealed, plain, NULL, err);
 }
 
+int obox_get_bundle(struct obox *ob, const char *key, struct buf *plain, struct err *err)
+{
+	return bundle_get(ob, key, plain, NULL, err);
+}
+
+const struct seal_keys *obox_keys(struct obox *ob)
+{
+	return ob->cfg.keys;
+}
+
 static bool worth_another_try(int rc)
 {
 	return rc == ERR_TIMEOUT || rc == ERR_UNAVAILABLE || rc == ERR_BUSY || rc == ERR_IO;

@@ -215,6 +215,7 @@ struct obox_user {
 	struct obox *ob;
 	char *name, *prefix;		/* of its keys: .../u/xxx/user/ */
 	unsigned refs;			/* obox.lock */
+	bool leaving;			/* obox.lock: who opens it waits */
 	enum { USER_OPENING, USER_OPEN, USER_CLOSING } phase;	/* obox.lock */
 	int64_t last_use;		/* monotonic us; obox.lock */
 	pthread_mutex_t lock;		/* all below */
@@ -285,6 +286,9 @@ void user_retire(struct obox_user *u, bool clean);	/* ownership and loading */
 char *user_key(const struct obox_user *u, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int obox_name_normalise(const char *name, char **out_r, struct err *err);
 char *obox_user_prefix(const char *prefix, const char *user);
+/* 0 released or not here, ERR_BUSY open here. */
+int user_give_up(struct obox *ob, const char *name, bool *here_r);
+uint64_t user_bytes(struct obox_user *u);	/* of memory, about */
 void obox_evict_user(struct obox *ob, const char *name);	/* gives the user back unless somebody has it open */
 /* fn for 0 .. n-1, several at once where each has to wait for a store that is far away. */
 void obox_each(struct obox *ob, size_t n, void (*fn)(void *ctx, size_t i), void *ctx);

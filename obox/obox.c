@@ -154,7 +154,8 @@ void obox_close(struct obox **obp)
 	*obp = NULL;
 	/* a store that is away would only be waited for: the next start, or another node, reads the journal */
 	if (!ob->cfg.cluster || ob->cfg.cluster->ops->serving(ob->cfg.cluster)) {
-		obox_checkpoint(ob, NULL, &e);
+		if (!ob->cfg.cluster)	/* with one sync for all; otherwise each user's log goes along when it is released */
+			obox_checkpoint(ob, NULL, &e);
 		pthread_mutex_lock(&ob->upkeep_lock);
 		obox_evict(ob, -1);
 		pthread_mutex_unlock(&ob->upkeep_lock);

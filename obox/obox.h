@@ -102,8 +102,10 @@ int obox_user_open(struct obox *ob, const char *user, struct obox_user **u_r, st
 /* The same; ERR_BUSY with o->node set: that live node has the user, and the session should go there. */
 int obox_user_locate(struct obox *ob, const char *user, struct obox_user **u_r, struct obox_owner *o, struct err *err);
 /* Hand-over: everything of the user goes to the store and the root is released, so that any node may take it.
- * ERR_BUSY: somebody has it open here (end its sessions first).  0 also when the user is not here. */
+ * ERR_BUSY: somebody has it open here (end its sessions first).  0 also when the user is not this node's; never while root still names it. */
 int obox_user_release(struct obox *ob, const char *user, struct err *err);
+/* Whoever opens a user that is here waits until it is off again, or the user gone: to be held for seconds only, while its sessions are ended. */
+void obox_user_leave(struct obox *ob, const char *user, bool on);
 void obox_user_close(struct obox_user **u);
 const char *obox_user_name(const struct obox_user *u);
 
@@ -293,6 +295,21 @@ void obox_upkeep(struct obox *ob);
 void obox_tend(struct obox *ob);
 void obox_stop_tending(struct obox *ob);	/* obox_tend, under way or called later, begins nothing that takes long */
 int obox_flush(struct obox *ob, const char *user /* NULL = all */, struct err *err);	/* uploads logs and snapshots now */
+/* The memory a user takes is given back now, as it is after minutes without use: what is not in the store goes there, and the root is released.
+ * ERR_BUSY: somebody has it open here. user NULL: everybody who can be; *n_r how many that were. */
+int obox_user_evict(struct obox *ob, const char *user, size_t *n_r, struct err *err);
+size_t obox_users_held(struct obox *ob);	/* in memory, being opened or closed */
+void obox_users_here(struct obox *ob, void (*fn)(void *ctx, const char *user), void *ctx);	/* fn may call anything */
+struct obox_where {	/* as root says, which is read and not taken */
+	char node[64];
+	uint64_t incarnation;		/* 0: nobody owns it; node: who had it last ("" after a takeover) */
+	uint64_t epoch, log_seq, log_lsn;
+	bool mine;			/* this very node owns it */
+	bool loaded;			/* it is in memory here, and */
+	unsigned opened;		/* so many have it open */
+	uint64_t bytes, tail;		/* of memory; of records that are not in its log yet */
+};
+int obox_user_where(struct obox *ob, const char *user, struct obox_where *w, struct err *err);	/* 1, 0 there is no such root, <0 */
 struct obox_gc_stats { uint64_t objects, bytes, kept; };
 int obox_gc(struct obox_user *u, bool ignore_grace, struct obox_gc_stats *st, struct err *err);
 struct obox_lost {	/* expunged, within the grace period */

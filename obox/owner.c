@@ -119,6 +119,8 @@ static int try_own(struct obox_user *u, bool *unclean_r, struct obox_owner *o, s
 	rc = settle_owner(u->ob, &man, o, err);
 	if (rc != 0)
 		return rc < 0 ? rc : err_set(err, ERR_BUSY, "user %s is served by node %s", u->name, man.node);
+	if (u->ob->cfg.cluster && man.incarnation != u->ob->incarnation && u->ob->cfg.cluster->ops->elsewhere(u->ob->cfg.cluster, u->name, o))
+		return err_set(err, ERR_BUSY, "user %s: this node is being drained", u->name);
 	if (man.incarnation && man.incarnation != u->ob->incarnation) {
 		rc = root_get(u->ob, u->prefix, &again, u->etag, err);	/* the replay may have moved it */
 		if (rc < 0)

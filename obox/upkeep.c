@@ -250,6 +250,18 @@ int obox_flush(struct obox *ob, const char *user, struct err *err)
 
 /* --- upkeep --- */
 
+/* Is it time for snapshots, now that the user goes?  Who opens it next reads one segment behind them for a GET; snapshots are three
+ * PUTs or more, each the price of a dozen.  A local journal's segments are files and cost more to read than to leave out. */
+static bool wants_snapshots(struct obox_user *u)
+{
+	uint64_t segments;
+
+	pthread_mutex_lock(&u->lock);
+	segments = u->man.log_seq - u->man.snap_seq + (u->tail.len > 0);
+	pthread_mutex_unlock(&u->lock);
+	return !u->ob->cfg.cluster || segments > 1 || u->man.snap.lsn == 0;
+}
+
 static int retire(struct obox_user *u)
 {
 	struct err e = ERR_INIT;
@@ -264,7 +276,7 @@ static int retire(struct obox_user *u)
 	if (begun)	/* its slot keeps what was begun; the rest goes into the next */
 		rc = upload_one(u, false, false, &e);
 	if (rc == 0)
-		rc = upload_one(u, true, true, &e);
+		rc = upload_one(u, true, wants_snapshots(u), &e);
 	if (u->lost)
 		return 0;
 	if (rc < 0)
@@ -272,7 +284,7 @@ static int retire(struct obox_user *u)
 	return rc;
 }
 
-static uint64_t user_bytes(struct obox_user *u)
+uint64_t user_bytes(struct obox_user *u)
 {
 	uint64_t n = sizeof(*u);
 	size_t i;
@@ -318,15 +330,22 @@ static size_t idle_users(struct obox *ob, struct idle **list_r)
 	return n;
 }
 
-/* Claims u for closing unless somebody opened it since. */
+/* Claims u for closing unless somebody has it open. */
+static bool claim_locked(struct obox_user *u)
+{
+	bool mine = u->phase == USER_OPEN && u->refs == 0;
+
+	if (mine)
+		u->phase = USER_CLOSING;
+	return mine;
+}
+
 static bool claim(struct obox *ob, struct obox_user *u)
 {
 	bool mine;
 
 	pthread_mutex_lock(&ob->lock);
-	mine = u->phase == USER_OPEN && u->refs == 0;
-	if (mine)
-		u->phase = USER_CLOSING;
+	mine = claim_locked(u);
 	pthread_mutex_unlock(&ob->lock);
 	return mine;
 }
@@ -360,20 +379,22 @@ void obox_evict(struct obox *ob, int64_t idle_us)
 	free(list);
 }
 
-/* 0 released or not here, ERR_BUSY open here. */
-static int give_up(struct obox *ob, const char *name)
+int user_give_up(struct obox *ob, const char *name, bool *here_r)
 {
 	struct obox_user *u;
+	bool mine;
 	int rc = 0;
 
 	pthread_mutex_lock(&ob->upkeep_lock);
 	pthread_mutex_lock(&ob->lock);
 	u = hmap_gets(&ob->users, name);
+	*here_r = u != NULL;
+	mine = u && claim_locked(u);	/* one that is being opened may be gone when the lock is */
 	pthread_mutex_unlock(&ob->lock);
-	if (u && claim(ob, u)) {
+	if (mine) {
 		rc = retire(u);
 		user_retire(u, rc == 0);
-	} else if (u) {
+	} else if (*here_r) {
 		rc = ERR_BUSY;
 	}
 	pthread_mutex_unlock(&ob->upkeep_lock);
@@ -382,14 +403,9 @@ static int give_up(struct obox *ob, const char *name)
 
 void obox_evict_user(struct obox *ob, const char *name)
 {
-	give_up(ob, name);
-}
+	bool here;
 
-int obox_user_release(struct obox *ob, const char *user, struct err *err)
-{
-	int rc = give_up(ob, user);
-
-	return rc < 0 ? err_set(err, rc, rc == ERR_BUSY ? "user %s has sessions here" : "user %s cannot be released now", user) : 0;
+	user_give_up(ob, name, &here);
 }
 
 /* Logs that have grown, or wait for long; and users whose root has to be asked whose it is. */

@@ -185,7 +185,7 @@ static void obsolete(struct upload *up, char *key)
 	up->obsolete[up->n_obsolete++] = key;
 }
 
-struct pending_put { char *key; struct buf plain; struct mbox *m; size_t block; bool is_block, is_segment; };
+struct pending_put { char *key; struct buf plain; struct obox_guid guid; size_t block; bool is_mbox, is_block, is_segment; };
 
 struct snapshot_work {
 	struct pending_put *puts;
@@ -195,7 +195,7 @@ struct snapshot_work {
 static struct buf *add_put(struct snapshot_work *w, char *key)
 {
 	mem_grow(&w->puts, &w->cap, w->n + 1, sizeof(*w->puts));
-	w->puts[w->n] = (struct pending_put){ key, BUF_INIT(OBOX_BUNDLE_MAX), NULL, 0, false, false };
+	w->puts[w->n] = (struct pending_put){ .key = key, .plain = BUF_INIT(OBOX_BUNDLE_MAX) };
 	return &w->puts[w->n++].plain;
 }
 
@@ -227,7 +227,8 @@ static void snapshot_encode(struct obox_user *u, struct upload *up, struct snaps
 		mbox_encode(m, b);
 		crypto_generichash(m->snap.hash, 32, b->data, b->len, NULL, 0);
 		m->dirty = false;
-		w->puts[w->n - 1].m = m;
+		w->puts[w->n - 1].guid = m->guid;
+		w->puts[w->n - 1].is_mbox = true;
 	}
 	if (u->man.snap.lsn)
 		obsolete(up, root_snapshot_key(u, &u->man.snap));
@@ -302,6 +303,18 @@ static int put_result(struct obox_user *u, struct pending_put *p, const struct o
 	return rc < 0 ? err_set(err, rc, "%s: %s", p->key, op->err.msg) : 0;
 }
 
+/* Its snapshot is not there; it may have been deleted meanwhile. */
+static void dirty_again(struct obox_user *u, const struct obox_guid *guid)
+{
+	struct mbox *m;
+
+	pthread_mutex_lock(&u->lock);
+	m = root_by_guid(&u->st, guid);
+	if (m)
+		m->dirty = true;
+	pthread_mutex_unlock(&u->lock);
+}
+
 /* All of them at once. */
 static int put_all(struct obox_user *u, struct snapshot_work *w, const struct upload *up, struct err *err)
 {
@@ -325,11 +338,8 @@ static int put_all(struct obox_user *u, struct snapshot_work *w, const struct up
 
 		if (one < 0 && (rc == 0 || one == ERR_FENCED))
 			rc = one;
-		if (one < 0 && p->m) {
-			pthread_mutex_lock(&u->lock);
-			p->m->dirty = true;
-			pthread_mutex_unlock(&u->lock);
-		}
+		if (one < 0 && p->is_mbox)
+			dirty_again(u, &p->guid);
 		if (p->is_block)
 			sum_stored(u, p->block, one == 0);
 		buf_free(&p->plain);

@@ -245,7 +245,7 @@ static struct obox_user *find_open(struct obox *ob, const char *user)
 {
 	struct obox_user *u;
 
-	while ((u = hmap_gets(&ob->users, user)) != NULL && u->phase != USER_OPEN)
+	while ((u = hmap_gets(&ob->users, user)) != NULL && (u->phase != USER_OPEN || u->leaving))
 		pthread_cond_wait(&ob->cond, &ob->lock);
 	if (u)
 		u->refs++;

@@ -29,6 +29,24 @@ int admin_need_str(struct admin *a, const char *key, const char **out, struct er
 int64_t admin_int(struct admin *a, const char *key, int64_t absent);
 bool admin_bool(struct admin *a, const char *key);
 
+/* daemon/admin/admin-forward.c */
+/* The request goes to that node (and on to where it says the user is), its answers to our client.  0; <0: to be told. Blocks. */
+int admin_forward(struct admin *a, const struct obox_owner *to, struct err *err);
+/* A request of our own (stolen); each may be NULL: gets the lines before the last, which is *last_r (may be NULL). ERR_UNAVAILABLE, ERR_TIMEOUT: it
+ * is not reached; else its own errors. */
+int admin_ask(struct admin *a, const struct obox_owner *to, json_t *req, void (*each)(struct admin *a, json_t *line), json_t **last_r, struct err *err);
+int admin_unreachable(const struct obox_owner *o, const char *what, const struct err *why, struct err *err);	/* ERR_UNAVAILABLE, with what to do */
+/* Who owns the user: 1 another node that says it lives (*o), 0 this node or nobody, <0. */
+int admin_owner(struct admin *a, const char *user, struct obox_where *w, struct obox_owner *o, struct err *err);
+void admin_moved(struct admin *a, const struct obox_owner *o);	/* the answer to a node that asked the wrong one */
+/* daemon/admin/admin-node.c */
+int admin_node_drain(struct admin *a, struct err *err);
+int admin_node_adopt(struct admin *a, struct err *err);
+int admin_user_where(struct admin *a, struct err *err);
+int admin_user_move(struct admin *a, struct err *err);
+int admin_user_release(struct admin *a, struct err *err);
+int admin_user_take(struct admin *a, struct err *err);
+int admin_user_evict(struct admin *a, struct err *err);
 /* daemon/admin/admin-mailbox.c */
 int admin_mailbox_list(struct admin *a, struct err *err);
 int admin_mailbox_status(struct admin *a, struct err *err);

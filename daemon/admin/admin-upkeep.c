@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "fscache/fscache.h"
+#include "metacache/metacache.h"
 
 #include <inttypes.h>
 
@@ -100,6 +101,7 @@ int admin_user_gc(struct admin *a, struct err *err)
 
 int admin_user_flush(struct admin *a, struct err *err)
 {
+	/* without a user: all of this worker */
 	int rc = obox_flush(a->c->env->obox, admin_str(a, "user"), err);
 
 	if (rc == 0)
@@ -148,6 +150,21 @@ int admin_users(struct admin *a, struct err *err)
 	return rc;
 }
 
+/* Objects of a root that are no bundles are known by their names. */
+static bool is_bundle(const char *key)
+{
+	const char *last = strrchr(key, '/');
+
+	return !(last && !strcmp(last, "/root")) && !strstr(key, "/m/");
+}
+
+static int dump(struct admin *a, const char *key, struct buf *text, struct err *err)
+{
+	int rc = is_bundle(key) ? metacache_dump(a->c->env->obox, key, admin_bool(a, "json"), text, err) : 0;
+
+	return rc == 0 ? obox_dump(a->c->env->obox, key, admin_bool(a, "json"), text, err) : rc < 0 ? rc : 0;
+}
+
 int admin_dump(struct admin *a, struct err *err)
 {
 	struct buf text = BUF_INIT(0);
@@ -155,7 +172,7 @@ int admin_dump(struct admin *a, struct err *err)
 	int rc = admin_need_str(a, "key", &key, err);
 
 	if (rc == 0)
-		rc = obox_dump(a->c->env->obox, key, admin_bool(a, "json"), &text, err);
+		rc = dump(a, key, &text, err);
 	if (rc == 0) {
 		admin_line(a, json_pack("{s:I}", "bytes", (json_int_t)text.len));
 		buf_add(&a->c->out, text.data, text.len);

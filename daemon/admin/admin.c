@@ -4,36 +4,50 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+enum place {
+	ANYWHERE,		/* in any worker */
+	AT_WORKER,		/* in the worker that the user belongs to on this machine */
+	AT_OWNER,		/* there, or on the node that owns the user now; nobody is taken */
+	OPENED			/* there, or on the node that owns him; the user is open */
+};
 static const struct {
 	const char *name;
 	admin_fn fn;
-	bool user;		/* opens the user the request names */
-	bool pinned;		/* must run in the worker of the user */
+	enum place place;
 } ops[] = {
-	{ "mailbox.list", admin_mailbox_list, true, true },
-	{ "mailbox.status", admin_mailbox_status, true, true },
-	{ "mailbox.create", admin_mailbox_create, true, true },
-	{ "mailbox.delete", admin_mailbox_delete, true, true },
-	{ "mailbox.rename", admin_mailbox_rename, true, true },
-	{ "mailbox.subscribe", admin_mailbox_subscribe, true, true },
-	{ "message.list", admin_message_list, true, true },
-	{ "message.fetch", admin_message_fetch, true, true },
-	{ "message.info", admin_message_info, true, true },
-	{ "message.append", admin_message_append, true, true },
-	{ "user.check", admin_user_check, true, true },
-	{ "user.rebuild", admin_user_rebuild, false, true },
-	{ "user.gc", admin_user_gc, true, true },
-	{ "user.flush", admin_user_flush, true, true },
-	{ "user.expunged", admin_user_expunged, true, true },
-	{ "user.undelete", admin_user_undelete, true, true },
-	{ "user.scrub", admin_user_scrub, false, false },
-	{ "user.log", admin_user_log, true, true },
-	{ "users", admin_users, false, false },
-	{ "dump", admin_dump, false, false },
-	{ "who", admin_who, false, false },
-	{ "cache.status", admin_cache_status, false, false },
-	{ "cache.clean", admin_cache_clean, false, false },
-	{ "ping", admin_ping, false, false },
+	{ "mailbox.list", admin_mailbox_list, OPENED },
+	{ "mailbox.status", admin_mailbox_status, OPENED },
+	{ "mailbox.create", admin_mailbox_create, OPENED },
+	{ "mailbox.delete", admin_mailbox_delete, OPENED },
+	{ "mailbox.rename", admin_mailbox_rename, OPENED },
+	{ "mailbox.subscribe", admin_mailbox_subscribe, OPENED },
+	{ "message.list", admin_message_list, OPENED },
+	{ "message.fetch", admin_message_fetch, OPENED },
+	{ "message.info", admin_message_info, OPENED },
+	{ "message.append", admin_message_append, OPENED },
+	{ "user.check", admin_user_check, OPENED },
+	{ "user.rebuild", admin_user_rebuild, AT_OWNER },
+	{ "user.gc", admin_user_gc, OPENED },
+	{ "user.flush", admin_user_flush, AT_OWNER },
+	{ "user.evict", admin_user_evict, AT_OWNER },
+	{ "user.where", admin_user_where, AT_WORKER },
+	{ "user.move", admin_user_move, AT_WORKER },
+	{ "user.release", admin_user_release, AT_OWNER },
+	{ "user.take", admin_user_take, AT_WORKER },
+	{ "node.flush", admin_user_flush, ANYWHERE },
+	{ "node.evict", admin_user_evict, ANYWHERE },
+	{ "node.drain", admin_node_drain, ANYWHERE },
+	{ "node.adopt", admin_node_adopt, ANYWHERE },
+	{ "user.expunged", admin_user_expunged, OPENED },
+	{ "user.undelete", admin_user_undelete, OPENED },
+	{ "user.scrub", admin_user_scrub, ANYWHERE },
+	{ "user.log", admin_user_log, OPENED },
+	{ "users", admin_users, ANYWHERE },
+	{ "dump", admin_dump, ANYWHERE },
+	{ "who", admin_who, ANYWHERE },
+	{ "cache.status", admin_cache_status, ANYWHERE },
+	{ "cache.clean", admin_cache_clean, ANYWHERE },
+	{ "ping", admin_ping, ANYWHERE },
 };
 
 /* --- answers --- */
@@ -98,7 +112,7 @@ static int right_worker(struct admin *a, struct err *err)
 	const char *user = admin_str(a, "user");
 	unsigned worker = 0;
 
-	if (!env->owner || !user || env->owner(env, user, &worker))
+	if (!env->owner || !user || a->c->from_node || env->owner(env, user, &worker))
 		return 0;
 	admin_line(a, json_pack("{s:s, s:s, s:i}", "error", "another worker serves this user", "code", "wrong-worker", "worker", (int)worker));
 	return err_set(err, ERR_DENIED, "wrong worker");
@@ -107,18 +121,31 @@ static int right_worker(struct admin *a, struct err *err)
 static void run_op(struct admin *a, size_t i)
 {
 	struct err err = ERR_INIT;
+	struct obox_owner owner = { .node = "" };
+	struct obox_where where;
 	const char *user = NULL;
 	int rc = 0;
 
-	if (ops[i].pinned) {
+	if (ops[i].place != ANYWHERE) {
 		rc = admin_need_str(a, "user", &user, &err);
 		if (rc == 0 && right_worker(a, &err) < 0)
 			return;
 	}
-	if (rc == 0 && ops[i].user)
-		rc = obox_user_open(a->c->env->obox, user, &a->user, &err);
-	if (rc == 0)
+	if (rc == 0 && ops[i].place == OPENED)
+		rc = obox_user_locate(a->c->env->obox, user, &a->user, &owner, &err);
+	else if (rc == 0 && ops[i].place == AT_OWNER && admin_owner(a, user, &where, &owner, &err) == 1)	/* who cannot be asked about is dealt with here */
+		rc = err_set(&err, ERR_BUSY, "user %s is served by node %s", user, owner.node);
+	if (rc == ERR_BUSY && *owner.node && a->c->from_node) {
+		admin_moved(a, &owner);
+		return;
+	}
+	if (rc == ERR_BUSY && *owner.node && a->c->env->node_key) {
+		err_clear(&err);
+		rc = admin_forward(a, &owner, &err);
+	} else if (rc == 0) {
+		err_clear(&err);
 		rc = ops[i].fn(a, &err);
+	}
 	if (rc < 0)
 		answer_error(a, &err);
 	obox_user_close(&a->user);

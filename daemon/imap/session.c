@@ -282,7 +282,7 @@ static void on_events(struct imap_session *s, unsigned events)
 	if (events & CONN_EV_EOF)
 		s->eof = true;
 	if (events & CONN_EV_STOP) {
-		imap_bye(s, "Server shutting down");
+		imap_bye(s, "[UNAVAILABLE] Server shutting down, please connect again");
 		s->active = false;
 		return;
 	}

@@ -154,6 +154,52 @@ static void listeners_are_checked(void **state)
 	assert_complaints("listen a { protocol = pop3 mode = rw }\n", "F:1: listen a: mode = \"rw\": write permissions like 0660\n");
 }
 
+static size_t listeners_of(const char *text, const char **doubt_r)
+{
+	char *path = write_file("listen.conf", text);
+	struct buf complaints = BUF_INIT(0);
+	struct conf c;
+	size_t n;
+
+	assert_int_equal(conf_load(path, &c, &complaints), 0);
+	n = c.listen.n;
+	*doubt_r = conf_journal_doubt(&c);
+	conf_free(&c);
+	buf_free(&complaints);
+	free(path);
+	return n;
+}
+
+static void a_node_port_is_beside_the_listeners_for_clients(void **state)
+{
+	const char *doubt;
+
+	assert_int_equal(listeners_of("journal = store\nlisten node { port = 4000 }\n", &doubt), 4);
+	assert_int_equal(listeners_of("journal = store\nlisten inside { protocol = node port = 4000 }\n", &doubt), 4);
+	assert_int_equal(listeners_of("journal = store\nlisten node { port = 4000 }\nlisten imap { address = 127.0.0.1 }\n", &doubt), 2);
+}
+
+static void a_local_journal_where_other_servers_may_be_is_refused_or_doubted(void **state)
+{
+	static const char s3[] = "mail_store { driver = s3 bucket = b access_key = a secret_key = s }\n";
+	char *text = mem_printf("journal = local\n%s", s3);
+	const char *doubt;
+
+	assert_complaints("listen node { port = 4000 }\njournal = local\n", "journal = local: with \"listen node\" other servers share this store, and they would "
+			  "take users over without what is in this server's journal: say journal = store\n");
+	listeners_of(text, &doubt);
+	assert_non_null(strstr(doubt, "Leave journal out"));
+	listeners_of("listen node { port = 4000 }\n", &doubt);
+	assert_non_null(strstr(doubt, "say journal = store"));
+	listeners_of(s3, &doubt);
+	assert_null(doubt);
+	listeners_of("journal = store\nlisten node { port = 4000 }\n", &doubt);
+	assert_null(doubt);
+	listeners_of("", &doubt);
+	assert_null(doubt);
+	free(text);
+}
+
 static void mistakes_of_several_settings_are_found(void **state)
 {
 	assert_complaints("state_dir = var\n", "state_dir and run_dir must be absolute paths\n");
@@ -309,6 +355,8 @@ int main(void)
 		cmocka_unit_test(stores_for_messages_only_want_an_index_elsewhere),
 		cmocka_unit_test(all_mistakes_are_told_at_once),
 		cmocka_unit_test(listeners_are_checked),
+		cmocka_unit_test(a_node_port_is_beside_the_listeners_for_clients),
+		cmocka_unit_test(a_local_journal_where_other_servers_may_be_is_refused_or_doubted),
 		cmocka_unit_test(mistakes_of_several_settings_are_found),
 		cmocka_unit_test(includes_are_relative_to_their_file_and_counted_in_lines),
 		cmocka_unit_test(an_error_in_one_file_does_not_follow_into_the_next),

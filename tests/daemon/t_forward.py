@@ -324,7 +324,7 @@ def stopping_either_server_says_bye():
         start = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - start < 8 * SLOW
-        assert any(x.startswith("* BYE Server shutting down") for x in c.until("* BYE"))
+        assert any(x.startswith("* BYE [UNAVAILABLE] Server shutting down") for x in c.until("* BYE"))
         assert c.at_end()
         assert d.line().startswith("-ERR [SYS/TEMP]") and d.at_end()
         server.start(env=ENV)

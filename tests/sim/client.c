@@ -2,6 +2,7 @@
  * into the model at the moment it was told, before anybody else runs. */
 #include "tests/sim/model.h"
 
+#include "metacache/metacache.h"
 #include "obox/obox-private.h"
 
 #include <inttypes.h>
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct client { struct life *l; unsigned user; bool final, collect; bool *ok; };
+struct client { struct life *l; unsigned user; bool final, collect; bool *ok; const char *node; bool force; };
 
 const char *user_name_of(unsigned user)
 {
@@ -500,15 +501,32 @@ static void *release_main(void *arg)
 {
 	struct client *c = arg;
 	struct err err = ERR_INIT;
-	struct obox_user *u;
-	int rc = 0;
+	int rc = obox_user_release(c->l->ob, user_name_of(c->user), &err);
 
-	/* a root may name this node though the user is not in its memory: an opening that failed half-way */
-	if (!hmap_gets(&c->l->ob->users, user_name_of(c->user)) && (rc = open_user(c, &u)) == 0)
-		obox_user_close(&u);
-	if (rc == 0)
-		rc = obox_user_release(c->l->ob, user_name_of(c->user), &err);
 	trace("release of %s: %s", user_name_of(c->user), rc < 0 ? err.msg : "OK");
+	c->l->clients--;
+	return NULL;
+}
+
+static void hear(void *ctx, const char *text)
+{
+	trace("adopting: %s", text);
+}
+
+static void *operate_main(void *arg)
+{
+	struct client *c = arg;
+	struct err err = ERR_INIT;
+	bool on = !metacache_draining(c->l->mc);
+	int rc;
+
+	if (c->node) {
+		rc = metacache_adopt(c->l->mc, c->node, c->force, hear, NULL, &err);
+		trace("adopt %s%s: %s", c->node, c->force ? " by force" : "", rc < 0 ? err.msg : "OK");
+	} else {
+		rc = metacache_drain(c->l->mc, on, false, &err);
+		trace("drain %s: %s", on ? "on" : "off", rc < 0 ? err.msg : "OK");
+	}
 	c->l->clients--;
 	return NULL;
 }
@@ -553,6 +571,11 @@ void client_check(struct life *l, unsigned user, bool final, bool *ok)
 void client_release(struct life *l, unsigned user)
 {
 	spawn(l, user, "release", release_main, (struct client){ .ok = NULL });
+}
+
+void client_operate(struct life *l, const char *node, bool force)
+{
+	spawn(l, 0, "operator", operate_main, (struct client){ .node = node, .force = force });
 }
 
 void client_flush(struct life *l, unsigned user, bool collect)

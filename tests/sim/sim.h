@@ -145,6 +145,7 @@ extern struct sim_counts { uint64_t acked, failed, checks; } sim_counts;
 void client_start(struct life *l, unsigned user);	/* something random */
 void client_check(struct life *l, unsigned user, bool final, bool *ok);	/* a full reading; ok: set when it could be done */
 void client_release(struct life *l, unsigned user);
+void client_operate(struct life *l, const char *node, bool force);	/* takes that node over; NULL: begins or ends draining */
 void client_flush(struct life *l, unsigned user, bool collect);
 const char *user_name_of(unsigned user);
 void model_reset(void);

@@ -259,7 +259,12 @@ static void harm(struct node *n)
 
 	if (!l)
 		return;
-	switch (rnd_below(8)) {
+	switch (rnd_below(10)) {
+	case 8:
+	case 9:
+		if (l->up && !l->closing && l->clients < CLIENTS_MAX)
+			client_operate(l, rnd_below(3) ? W.nodes[rnd_below(W.n_nodes)].name : NULL, rnd_below(2));
+		break;
 	case 0:
 	case 1:
 		l->crash_in = (int)rnd_below(rnd_below(2) ? 6 : 40);
