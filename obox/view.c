@@ -214,7 +214,6 @@ void obox_view_status(struct obox_view *v, struct obox_status *st)
 {
 	pthread_mutex_lock(&v->u->lock);
 	status_of(v->u, v->m, st);
-	st->highestmodseq = below_gone(v, st->highestmodseq);
 	pthread_mutex_unlock(&v->u->lock);
 }
 

@@ -370,7 +370,7 @@ static void a_stalled_store_is_not_promised_anything(void **state)
 	obox_view_sync(w, true, &s);
 	assert_int_equal(s.n_expunged, 0);	/* a takeover would bring it back */
 	obox_view_status(w, &st);
-	assert_int_equal(s.highestmodseq, st.highestmodseq);
+	assert_true(s.highestmodseq < st.highestmodseq);	/* nor may a client think that it has heard of it */
 	obox_sync_free(&s);
 	assert_int_equal(obox_view_count(w), 3);
 	gate_hold(c->node[0].gate, false);
