@@ -358,7 +358,7 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 	struct obox_view *v;
 	struct m_box *b;
 	bool known = false;
-	size_t n, i;
+	size_t n, i, k;
 	int rc = obox_view_open(u, name, true, NULL, NULL, &v, &err);
 
 	if (rc < 0) {
@@ -381,19 +381,11 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 			obox_view_vanished(v, b->since, NULL, &vanished);
 		}
 		obox_view_status(v, &again);
-		for (i = 0; i < n && !(msgs[i].flags & OBOX_GONE); i++)
-			;
-		if (i < n) {	/* something went in between: a client would hear of it later */
-			obox_view_close(&v);
-			rc = obox_view_open(u, name, true, NULL, NULL, &v, &err);
-		}
-		if (rc < 0) {
-			sim_task->nopreempt--;
-			seqset_free(&vanished);
-			free(msgs);
-			return rc == ERR_NOTFOUND && !c->final ? 0 : rc;
-		}
-	} while (i < n || again.highestmodseq != st.highestmodseq || again.uidnext != st.uidnext || again.messages != st.messages);
+		for (i = k = 0; i < n; i++)	/* what the view was not told of yet is not there any more */
+			if (!(msgs[i].flags & OBOX_GONE))
+				msgs[k++] = msgs[i];
+		n = k;
+	} while (again.highestmodseq != st.highestmodseq || again.uidnext != st.uidnext || again.messages != st.messages);
 	of.epoch = u->man.epoch;
 	of.owner = owns(c, u) && !obox_view_deleted(v);
 	of.frozen = !sim_strict && is_frozen(u, &st.guid);
