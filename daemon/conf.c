@@ -487,8 +487,28 @@ static void check_sproxyd(const char *name, const struct conf_store *s, struct b
 		buf_addf(out, "%s: service_id = \"%s\": it is 0xC1 to 0xFF and not 0xC3\n", name, s->service_id);
 }
 
+/* What can stand before "/u/..." in an object's name. */
+static bool is_prefix(const char *p)
+{
+	if (!*p)
+		return true;
+	if (strlen(p) > 200 || p[strspn(p, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._%=@+-/")])
+		return false;
+	for (;; p++) {
+		size_t n = strcspn(p, "/");
+
+		if (n == strspn(p, ".") && n < 3)
+			return false;
+		p += n;
+		if (!*p)
+			return true;
+	}
+}
+
 static void check_store(const char *name, const struct conf_store *s, struct buf *out)
 {
+	if (!is_prefix(s->prefix))
+		buf_addf(out, "%s: prefix = \"%s\": write it like mail or mail/culver, no slash at either end\n", name, s->prefix);
 	if (s->driver == CONF_STORE_SPROXYD)
 		check_sproxyd(name, s, out);
 	if (s->driver != CONF_STORE_S3 && s->driver != CONF_STORE_LIBS3)

@@ -337,7 +337,7 @@ static void log_undelivered(struct trip *t)
 
 	for (i = 0; i < t->d->n; i++)
 		if (t->place[i].state != DELIVER_DONE)
-			log_event(LOG_ERROR, "mail could not be stored", LF_S("user", t->d->to[i].user), LF_S("from", t->d->from), LF_S("to", t->d->to[i].address),
+			log_event(LOG_WARN, "mail could not be stored", LF_S("user", t->d->to[i].user), LF_S("from", t->d->from), LF_S("to", t->d->to[i].address),
 				  LF_S("error", "the node that has the user cannot be reached"), LF_S("node", t->place[i].owner ? t->place[i].owner->node : ""), LF_END);
 }
 

@@ -128,8 +128,8 @@ static void failed(struct store_journal *j, struct piece *p, const struct err *e
 		wait *= 2;
 	p->retry_us = mc_now(j->mc) + wait;
 	j->retries++;
-	/* a store that lets one wait so long is tried no second time before that is said */
-	p->failures += mc_now(j->mc) - p->sent_us >= (int64_t)j->mc->cfg.commit_timeout_ms * 500 ? TROUBLE : 1;
+	/* what took so long to fail was tried several times by the store's driver: no second time before that is said */
+	p->failures += mc_now(j->mc) - p->sent_us >= (int64_t)j->mc->cfg.commit_timeout_ms * 200 ? TROUBLE : 1;
 	if (p->failures < TROUBLE || j->trouble)
 		return;
 	j->trouble = true;
@@ -448,14 +448,17 @@ static bool store_done(struct journal *base, uint64_t ticket)
 }
 
 /* The journal's thread must know that there is a time to watch. */
-static void store_push(struct journal *base)
+static bool store_push(struct journal *base)
 {
 	struct store_journal *j = store_of(base);
+	bool in_time;
 
 	pthread_mutex_lock(&j->lock);
+	in_time = !j->head || mc_now(j->mc) - j->head->queued_us <= (int64_t)j->mc->cfg.flag_commit_delay_ms * 1000;
 	j->woken = true;
 	pthread_cond_signal(&j->work);
 	pthread_mutex_unlock(&j->lock);
+	return in_time;
 }
 
 static int store_sync(struct journal *base, struct err *err)
@@ -503,22 +506,27 @@ static int store_rotate(struct journal *base, uint64_t *old_r, struct err *err)
 	return 0;
 }
 
-/* The pieces stay until the node's record names the new floor: store_journal_published(). */
+/* The pieces stay until the node's record names the new floor: store_journal_published().  A busy journal does not wait for
+ * the next heartbeat that is due: who takes over would have to read all that it wrote until then. */
 static void store_drop(struct journal *base, uint64_t upto)
 {
 	struct store_journal *j = store_of(base);
+	bool far;
 
 	pthread_mutex_lock(&j->lock);
 	if (upto >= j->next_seq)
 		upto = j->next_seq - 1;
 	if (upto + 1 > j->floor)
 		j->floor = upto + 1;
+	far = j->floor - j->deleted > TAIL_PIECES;
 	if (upto == j->rotate_seq) {
 		j->bytes -= j->bytes_at_rotate;
 		j->bytes_again = j->bytes;
 		j->bytes_at_rotate = 0;
 	}
 	pthread_mutex_unlock(&j->lock);
+	if (far)
+		mc_beat_soon(j->mc);
 }
 
 static void store_prepare(struct journal *base)

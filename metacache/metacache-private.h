@@ -114,7 +114,7 @@ struct metacache {
 	const struct seal_keys *keys;
 	uint64_t incarnation;
 	struct store_journal *journal;
-	atomic_bool fenced, quit;
+	atomic_bool fenced, quit, beat_soon;
 	atomic_int_least64_t lease_until_us;
 	pthread_mutex_t beat_lock;
 	struct node_record rec;
@@ -150,4 +150,5 @@ static inline bool mc_lease(const struct metacache *mc)
 	return !atomic_load(&mc->fenced) && mc_now(mc) < atomic_load(&mc->lease_until_us);
 }
 void mc_fence(struct metacache *mc, const char *why);
+void mc_beat_soon(struct metacache *mc);	/* the record has news that should not wait for the next heartbeat */
 #endif

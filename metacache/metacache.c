@@ -101,6 +101,14 @@ static int beat(struct metacache *mc, struct err *err)
 	return 0;
 }
 
+void mc_beat_soon(struct metacache *mc)
+{
+	pthread_mutex_lock(&mc->sleep_lock);
+	atomic_store(&mc->beat_soon, true);
+	pthread_cond_broadcast(&mc->sleep_cond);
+	pthread_mutex_unlock(&mc->sleep_lock);
+}
+
 int mc_beat(struct metacache *mc, struct err *err)
 {
 	int rc;
@@ -120,7 +128,7 @@ static int64_t beat_step(struct metacache *mc)
 
 	pthread_mutex_lock(&mc->beat_lock);
 	now = mc_now(mc);
-	if (now >= mc->next_beat_us && !atomic_load(&mc->fenced)) {
+	if ((atomic_exchange(&mc->beat_soon, false) || now >= mc->next_beat_us) && !atomic_load(&mc->fenced)) {
 		rc = beat(mc, &e);
 		if (rc < 0 && rc != ERR_FENCED) {
 			mc->beats_failed++;
@@ -154,7 +162,7 @@ static void *journal_thread(void *arg)
 	return NULL;
 }
 
-static void nap(struct metacache *mc, int64_t us)
+static void nap(struct metacache *mc, int64_t us, bool beats)
 {
 	struct timespec t;
 
@@ -163,7 +171,7 @@ static void nap(struct metacache *mc, int64_t us)
 	t.tv_sec += us / 1000000;
 	t.tv_nsec = us % 1000000 * 1000;
 	pthread_mutex_lock(&mc->sleep_lock);
-	while (!atomic_load(&mc->quit) && pthread_cond_timedwait(&mc->sleep_cond, &mc->sleep_lock, &t) != ETIMEDOUT)
+	while (!atomic_load(&mc->quit) && !(beats && atomic_load(&mc->beat_soon)) && pthread_cond_timedwait(&mc->sleep_cond, &mc->sleep_lock, &t) != ETIMEDOUT)
 		;
 	pthread_mutex_unlock(&mc->sleep_lock);
 }
@@ -173,7 +181,7 @@ static void *beat_thread(void *arg)
 	struct metacache *mc = arg;
 
 	while (!atomic_load(&mc->quit) && !atomic_load(&mc->fenced))
-		nap(mc, beat_step(mc));
+		nap(mc, beat_step(mc), true);
 	return NULL;
 }
 
@@ -182,7 +190,7 @@ static void *watch_thread(void *arg)
 	struct metacache *mc = arg;
 
 	while (!atomic_load(&mc->quit) && !atomic_load(&mc->fenced))
-		nap(mc, watch_step(mc));
+		nap(mc, watch_step(mc), false);
 	return NULL;
 }
 
@@ -191,7 +199,7 @@ static void *sweep_thread(void *arg)
 	struct metacache *mc = arg;
 
 	while (!atomic_load(&mc->quit) && !atomic_load(&mc->fenced))
-		nap(mc, sweep_step(mc));
+		nap(mc, sweep_step(mc), false);
 	return NULL;
 }
 

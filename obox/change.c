@@ -96,8 +96,8 @@ int obox_store(struct obox_view *v, const struct seqset *uids, const struct obox
 		return rc;
 	if (u->ob->cfg.flag_commit_delay_ms == 0)
 		return user_wait(u, ticket, err);
-	journal_push(u->ob->journal);
-	return 0;
+	/* a store that is slow makes flag changes wait rather than be lost in numbers */
+	return journal_push(u->ob->journal) ? 0 : user_wait(u, ticket, err);
 }
 
 /* --- copy and move --- */
@@ -149,9 +149,18 @@ static int copy_locked(struct obox_view *v, struct obox_user *u, const struct se
 	to->pins++;
 	*to_r = to;
 	*n_r = n;
-	if (move)
-		view_mailbox_changed(m, v);
 	return 1;
+}
+
+/* Views tell an expunge when the journal has it; under the lock. */
+static void tell_expunged(struct obox_view *v, struct obox_user *u, uint64_t ticket, int rc)
+{
+	struct mbox *m = view_mbox(v, &u);
+
+	if (rc == 0)
+		view_mailbox_changed(m, v);
+	else if (rc == ERR_UNAVAILABLE && u->ob->cfg.cluster)
+		user_late(u, ticket, &m->guid, 0, 0);
 }
 
 /* The store is away: copies are taken back, because they will be tried again; what was moved is shown when the
@@ -196,6 +205,8 @@ int obox_copy(struct obox_view *v, const struct seqset *uids, const char *to_nam
 		return rc;
 	rc = user_wait(u, ticket, err);	/* on failure the journal is broken, and nothing is acknowledged any more */
 	pthread_mutex_lock(&u->lock);
+	if (move)
+		tell_expunged(v, u, ticket, rc);
 	if (rc == 0)
 		user_show(u, to, first, first + n - 1);
 	else
@@ -238,14 +249,16 @@ int obox_expunge(struct obox_view *v, const struct seqset *uids, bool any, uint6
 		r.modseq = root_next_modseq(&u->st, m);
 		r.time = clock_wall_s(u->ob->cfg.clock);
 		rc = user_commit(u, &r, NULL, 1, &ticket, err);
-		if (rc == 0)
-			view_mailbox_changed(m, v);
 	}
 	if (modseq_r)
 		*modseq_r = m->highestmodseq;
 	pthread_mutex_unlock(&u->lock);
-	if (rc == 0 && gone.n)
+	if (rc == 0 && gone.n) {
 		rc = user_wait(u, ticket, err);
+		pthread_mutex_lock(&u->lock);
+		tell_expunged(v, u, ticket, rc);
+		pthread_mutex_unlock(&u->lock);
+	}
 	seqset_free(&gone);
 	return rc;
 }

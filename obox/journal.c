@@ -366,7 +366,7 @@ static bool file_done(struct journal *base, uint64_t ticket)
 	return done;
 }
 
-static void file_push(struct journal *base)
+static bool file_push(struct journal *base)
 {
 	struct file_journal *j = file_of(base);
 
@@ -374,6 +374,7 @@ static void file_push(struct journal *base)
 	if (!j->busy && !j->failed && j->q.n)
 		lead(j, false);	/* a busy one takes it along */
 	pthread_mutex_unlock(&j->lock);
+	return true;
 }
 
 static int file_sync(struct journal *base, struct err *err)

@@ -31,7 +31,7 @@ struct journal_ops {
 	void (*start)(struct journal *j, uint64_t ticket);
 	int (*wait)(struct journal *j, uint64_t ticket, struct err *err);
 	bool (*done)(struct journal *j, uint64_t ticket);
-	void (*push)(struct journal *j);
+	bool (*push)(struct journal *j);
 	int (*sync)(struct journal *j, struct err *err);
 	uint64_t (*bytes)(struct journal *j);
 	bool (*long_tail)(struct journal *j);
@@ -71,10 +71,11 @@ static inline bool journal_done(struct journal *j, uint64_t ticket)
 	return j->ops->done(j, ticket);
 }
 /* Flags were appended: a local journal hands them to the kernel, so that they survive the process; the
- * store's is written within flag_commit_delay.  Does not wait. */
-static inline void journal_push(struct journal *j)
+ * store's is written within flag_commit_delay.  Does not wait.  False: something taken before is later than
+ * that already, so these must not be acknowledged before journal_wait(). */
+static inline bool journal_push(struct journal *j)
 {
-	j->ops->push(j);
+	return j->ops->push(j);
 }
 static inline int journal_sync(struct journal *j, struct err *err)		/* everything so far is durable */
 {

@@ -147,7 +147,7 @@ void mbox_remove(struct mbox *m, const struct seqset *uids, uint64_t modseq, voi
 			m->msgs[to++] = *msg;
 			continue;
 		}
-		view_expunged(m, msg);
+		view_expunged(m, msg, modseq);
 		note_gone(m, modseq, msg->uid);
 		count(m, msg, -1);
 		if (each)

@@ -226,6 +226,7 @@ struct obox_user {
 	struct root_state st;
 	struct manifest man;
 	char etag[OBJ_ETAG_MAX];
+	uint64_t applying;		/* ticket of the record that is being applied */
 	struct buf tail;		/* encoded records since log_lsn */
 	uint64_t tail_bytes_since_snap;
 	atomic_uint_least64_t next_oid;
@@ -241,7 +242,8 @@ struct obox_user {
 		uint64_t lsn, n;
 	} *flying;
 	size_t n_flying, cap_flying;
-	struct late {			/* UIDs that stay hidden until the journal has a record: of a move that may happen after all, of taking back */
+	struct late {			/* UIDs that stay hidden until the journal has a record: of a move that may happen after all, of taking back;
+					 * 0 to 0: an expunge that is not told until then */
 		uint64_t ticket;
 		struct obox_guid guid;
 		uint32_t lo, hi;
@@ -389,7 +391,7 @@ void sumslots_close(struct obox_user *u, struct sumslots **s);
 int user_compact(struct obox_user *u, size_t *n_r, struct err *err);
 
 void view_mailbox_changed(struct mbox *m, const struct obox_view *except);	/* calls the notify functions */
-void view_expunged(struct mbox *m, const struct obox_msg *msg);	/* before the message leaves the array */
+void view_expunged(struct mbox *m, const struct obox_msg *msg, uint64_t modseq);	/* before the message leaves the array */
 void view_mailbox_deleted(struct mbox *m);
 
 void view_own_change(struct obox_view *v, uint64_t before, uint64_t after);

@@ -17,7 +17,9 @@
 #include <inttypes.h>
 #include <unistd.h>
 
-enum { SEND_TRIES = 2, LATE_POLL_US = 50000 };
+/* A message has so long on its way, and as long again for each so many bytes: a store that is slower than that is one
+ * that is away, and whoever brings mail is told so. */
+enum { SEND_TRIES = 2, LATE_POLL_US = 50000, SEND_US = 5000000, SEND_BYTES = 4 << 20 };
 
 struct saving {
 	char *key;
@@ -202,6 +204,7 @@ static void sent(struct objstore_op *op)
 
 static void send_objects(struct batch *b, struct sending *x)
 {
+	int64_t now = clock_mono_us(&clock_system);
 	const void *data;
 	size_t i, len;
 
@@ -215,7 +218,7 @@ static void send_objects(struct batch *b, struct sending *x)
 		mobj_data(b->s[i].obj, &data, &len);
 		x->iov[i] = (struct iovec){ (void *)(uintptr_t)data, len };
 		x->ops[i] = (struct objstore_op){ .verb = OBJ_PUT, .key = b->s[i].key, .cond = OBJ_CREATE, .iov = &x->iov[i], .n_iov = 1,
-						  .done = sent, .ctx = x };
+						  .deadline_us = now + SEND_US + (int64_t)(len / SEND_BYTES) * SEND_US, .done = sent, .ctx = x };
 		objstore_submit(b->u->ob->cfg.mail_store, &x->ops[i]);
 	}
 }
@@ -244,7 +247,7 @@ static int settle_sent(struct batch *b, size_t i, const struct objstore_op *op, 
 	size_t len;
 
 	mobj_data(b->s[i].obj, &data, &len);
-	for (tries = 0; rc < 0 && tries < SEND_TRIES; tries++) {
+	for (tries = 0; rc < 0 && tries < SEND_TRIES && clock_mono_us(&clock_system) < op->deadline_us; tries++) {
 		if (rc == ERR_EXISTS || rc == ERR_CONFLICT || rc == ERR_TIMEOUT) {
 			if (same_object(b, i))
 				return 0;

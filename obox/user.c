@@ -142,6 +142,7 @@ static int commit(struct obox_user *u, const struct rec *r, const struct journal
 		buf_truncate(&u->tail, before);
 		goto out;
 	}
+	u->applying = *ticket_r;
 	rc = apply_all(u, r, n, err);
 	if (!before)
 		cached_note(u);
@@ -191,7 +192,8 @@ void user_settle_late(struct obox_user *u)
 		m = root_by_guid(&u->st, &done.guid);
 		if (!m)
 			continue;
-		seqset_remove(&m->pending, done.lo, done.hi);
+		if (done.hi)
+			seqset_remove(&m->pending, done.lo, done.hi);
 		view_mailbox_changed(m, NULL);
 		pthread_cond_broadcast(&u->visible);
 	}
@@ -272,7 +274,7 @@ static int open_new(struct obox *ob, struct obox_user *u, struct obox_owner *o, 
 	pthread_cond_broadcast(&ob->cond);
 	pthread_mutex_unlock(&ob->lock);
 	if (rc < 0 && !(rc == ERR_BUSY && o->node[0]))
-		log_event(LOG_ERROR, "user cannot be opened", LF_S("user", u->name), LF_ERR(err), LF_END);
+		log_event(err_is_temporary(rc) ? LOG_WARN : LOG_ERROR, "user cannot be opened", LF_S("user", u->name), LF_ERR(err), LF_END);
 	if (rc < 0)
 		user_destroy(u);
 	return rc;

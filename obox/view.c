@@ -3,19 +3,26 @@
  * A view knows the messages with UIDs below known_uidnext, less those it was
  * told are gone.  What was expunged since is kept in `gone` (whole records), so
  * message sequence numbers stay as the client believes them until the next
- * sync.  A view in step with its mailbox is a few dozen bytes.
+ * sync that may tell of it: one when the journal has the expunge, for what a
+ * crash can take back must not have been told.  A view in step with its mailbox is a few dozen bytes.
  *
  *   sequence number of a known UID = index in the array + gone ones before it + 1 */
 #include "obox/obox-private.h"
+
+struct gone {
+	struct obox_msg msg;
+	uint64_t ticket, modseq;	/* of the expunge */
+};
 
 struct obox_view {
 	struct obox_user *u;
 	struct mbox *m;
 	struct obox_view *next;		/* of the same mailbox */
 	bool read_only;
+	bool begun;			/* was synced once */
 	uint32_t known_uidnext;
 	uint64_t told;			/* modseq up to which flag changes were reported */
-	struct obox_msg *gone;		/* by UID */
+	struct gone *gone;		/* by UID */
 	size_t n_gone, cap_gone;
 	void (*notify)(void *ctx);
 	void *ctx;
@@ -114,12 +121,12 @@ static size_t gone_lower(const struct obox_view *v, uint32_t uid)
 {
 	size_t lo = 0, hi = v->n_gone;
 
-	if (hi && v->gone[hi - 1].uid < uid)
+	if (hi && v->gone[hi - 1].msg.uid < uid)
 		return hi;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 
-		if (v->gone[mid].uid < uid)
+		if (v->gone[mid].msg.uid < uid)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -127,7 +134,7 @@ static size_t gone_lower(const struct obox_view *v, uint32_t uid)
 	return lo;
 }
 
-void view_expunged(struct mbox *m, const struct obox_msg *msg)
+void view_expunged(struct mbox *m, const struct obox_msg *msg, uint64_t modseq)
 {
 	struct obox_view *v;
 
@@ -139,8 +146,8 @@ void view_expunged(struct mbox *m, const struct obox_msg *msg)
 		at = gone_lower(v, msg->uid);
 		mem_grow(&v->gone, &v->cap_gone, v->n_gone + 1, sizeof(*v->gone));
 		memmove(v->gone + at + 1, v->gone + at, (v->n_gone - at) * sizeof(*v->gone));
-		v->gone[at] = *msg;
-		v->gone[at].flags |= OBOX_GONE;
+		v->gone[at] = (struct gone){ *msg, v->u->applying, modseq };
+		v->gone[at].msg.flags |= OBOX_GONE;
 		v->n_gone++;
 	}
 }
@@ -190,6 +197,17 @@ int obox_mailbox_status(struct obox_user *u, const char *name, struct obox_statu
 		status_of(u, m, st);
 	pthread_mutex_unlock(&u->lock);
 	return rc;
+}
+
+/* HIGHESTMODSEQ must stay below what the view has still to be told. */
+static uint64_t below_gone(const struct obox_view *v, uint64_t modseq)
+{
+	size_t i;
+
+	for (i = 0; i < v->n_gone; i++)
+		if (v->gone[i].modseq <= modseq)
+			modseq = v->gone[i].modseq - 1;
+	return modseq;
 }
 
 void obox_view_status(struct obox_view *v, struct obox_status *st)
@@ -255,7 +273,7 @@ uint32_t obox_view_seq(struct obox_view *v, uint32_t uid, bool next)
 	n = live(v);
 	i = mbox_lower(v->m, uid);
 	g = gone_lower(v, uid);
-	there = (i < n && v->m->msgs[i].uid == uid) || (g < v->n_gone && v->gone[g].uid == uid);
+	there = (i < n && v->m->msgs[i].uid == uid) || (g < v->n_gone && v->gone[g].msg.uid == uid);
 	if (there || (next && (i < n || g < v->n_gone)))
 		seq = (uint32_t)((i < n ? i : n) + g) + 1;
 	pthread_mutex_unlock(&v->u->lock);
@@ -270,7 +288,7 @@ static void split(const struct obox_view *v, size_t pos, size_t *i, size_t *g)
 	while (lo < hi) {	/* the first gone one whose place is >= pos */
 		size_t mid = lo + (hi - lo) / 2;
 
-		if (mbox_lower(v->m, v->gone[mid].uid) + mid < pos)
+		if (mbox_lower(v->m, v->gone[mid].msg.uid) + mid < pos)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -294,10 +312,10 @@ size_t obox_view_read(struct obox_view *v, uint32_t seq, struct obox_msg *out, s
 			memcpy(out + got, v->m->msgs + i, k * sizeof(*out));
 			i += k;
 			got += k;
-		} else if (i < n && v->m->msgs[i].uid < v->gone[g].uid) {
+		} else if (i < n && v->m->msgs[i].uid < v->gone[g].msg.uid) {
 			out[got++] = v->m->msgs[i++];
 		} else {
-			out[got++] = v->gone[g++];
+			out[got++] = v->gone[g++].msg;
 		}
 	}
 	pthread_mutex_unlock(&v->u->lock);
@@ -334,21 +352,30 @@ size_t obox_view_keyword_count(struct obox_view *v)
 
 /* --- syncing --- */
 
+/* Those that are durable; all of a view that was told nothing yet. */
 static void take_expunged(struct obox_view *v, struct obox_sync *out)
 {
-	size_t i;
+	size_t i, kept = 0;
 
 	out->expunged = mem_calloc(v->n_gone, sizeof(*out->expunged));
 	out->expunged_seq = mem_calloc(v->n_gone, sizeof(*out->expunged_seq));
 	for (i = 0; i < v->n_gone; i++) {
-		out->expunged[i] = v->gone[i].uid;
+		const struct gone *g = &v->gone[i];
+
+		if (v->begun && !journal_done(v->u->ob->journal, g->ticket)) {
+			v->gone[kept++] = *g;
+			continue;
+		}
+		out->expunged[out->n_expunged] = g->msg.uid;
 		/* those told before it are no longer counted */
-		out->expunged_seq[i] = (uint32_t)mbox_lower(v->m, v->gone[i].uid) + 1;
+		out->expunged_seq[out->n_expunged++] = (uint32_t)(mbox_lower(v->m, g->msg.uid) + kept) + 1;
 	}
-	out->n_expunged = v->n_gone;
-	free(v->gone);
-	v->gone = NULL;
-	v->n_gone = v->cap_gone = 0;
+	v->n_gone = kept;
+	if (!kept) {
+		free(v->gone);
+		v->gone = NULL;
+		v->cap_gone = 0;
+	}
 }
 
 static void add_changed(struct obox_sync *out, size_t *cap, uint32_t seq)
@@ -403,9 +430,10 @@ int obox_view_sync(struct obox_view *v, bool expunges_ok, struct obox_sync *out)
 		v->known_uidnext = visible;
 		out->new_messages = live(v) > known;
 	}
+	v->begun = true;
 	out->exists = (uint32_t)(live(v) + v->n_gone);
 	v->told = told_modseq(v->u, v->m);
-	out->highestmodseq = v->told;
+	out->highestmodseq = below_gone(v, v->told);
 	pthread_mutex_unlock(&v->u->lock);
 	return out->n_expunged || out->n_changed || out->new_messages;
 }
@@ -484,7 +512,7 @@ void obox_view_vanished(struct obox_view *v, uint64_t since, const struct seqset
 	}
 	/* expunged since but not told to this view yet: they follow as EXPUNGE or VANISHED of their own */
 	for (i = 0; i < v->n_gone; i++)
-		seqset_remove(out, v->gone[i].uid, v->gone[i].uid);
+		seqset_remove(out, v->gone[i].msg.uid, v->gone[i].msg.uid);
 	pthread_mutex_unlock(&v->u->lock);
 }
 

@@ -16,6 +16,7 @@ include tests/daemon/local.mk
 include tests/crash/local.mk
 include tests/ctl/local.mk
 include tests/system/local.mk
+include tests/cluster/local.mk
 include tests/bench/local.mk
 include tests/fuzz/local.mk
 endif

@@ -98,6 +98,8 @@ struct obox_body *fetch_ahead_take(struct imap_session *s, struct fetch *f)
 		obox_body_close(&slot(a, 0)->body);
 		pop(a);
 	}
+	if (a->n && slot(a, 0)->seq != seq)
+		return NULL;	/* it went before its turn to be begun came: what is first here is another message */
 	if (!a->n)
 		a->next = seq;
 	if (!a->n || !slot(a, 0)->opened) {

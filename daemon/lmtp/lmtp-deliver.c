@@ -34,7 +34,7 @@ void lmtp_deliver_one(struct conn_env *env, struct obox_msgin *msg, const char *
 		obox_user_close(&u);
 	}
 	if (t->rc < 0)
-		log_event(LOG_ERROR, "mail could not be stored", LF_S("user", t->user), LF_S("from", from), LF_S("to", t->address),
+		log_event(err_is_temporary(t->rc) ? LOG_WARN : LOG_ERROR, "mail could not be stored", LF_S("user", t->user), LF_S("from", from), LF_S("to", t->address),
 			  LF_S("class", err_code_name(t->rc)), LF_ERR(&err), LF_END);
 	else
 		log_event(LOG_INF, "mail stored", LF_S("user", t->user), LF_S("from", from), LF_S("to", t->address), LF_U("uid", s.uid_r),

@@ -239,10 +239,13 @@ static void cmd_quit(struct pop3 *p)
 {
 	struct err err = ERR_INIT;
 	uint64_t modseq;
+	int rc = 0;
 
 	mark_seen(p);
-	if (p->deleted.n && obox_expunge(p->view, &p->deleted, true, &modseq, &err) < 0) {
-		log_event(LOG_ERROR, "messages could not be deleted", LF_S("user", p->c->user), LF_ERR(&err), LF_END);
+	if (p->deleted.n)
+		rc = obox_expunge(p->view, &p->deleted, true, &modseq, &err);
+	if (rc < 0) {
+		log_event(err_is_temporary(rc) ? LOG_WARN : LOG_ERROR, "messages could not be deleted", LF_S("user", p->c->user), LF_ERR(&err), LF_END);
 		buf_adds(&p->c->out, "-ERR [SYS/TEMP] The deleted messages are still there\r\n");
 		return;
 	}
@@ -324,7 +327,7 @@ static int line_input(struct pop3 *p)
 
 static bool login_failed(struct pop3 *p, int rc, const struct err *err)
 {
-	log_event(LOG_ERROR, "the mailbox cannot be opened", LF_S("user", p->c->user), LF_ERR(err), LF_END);
+	log_event(err_is_temporary(rc) ? LOG_WARN : LOG_ERROR, "the mailbox cannot be opened", LF_S("user", p->c->user), LF_ERR(err), LF_END);
 	buf_addf(&p->c->out, "-ERR [SYS/%s] The mailbox cannot be opened\r\n", err_is_temporary(rc) ? "TEMP" : "PERM");
 	return false;
 }

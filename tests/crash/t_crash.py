@@ -16,7 +16,8 @@ import time
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [here, os.path.join(here, "..", "lib")]
 from load import Deliverer, Ledger, Reader, check  # noqa: E402
-from server import BUILD, SANITIZED, Server, run_tests, wait_for  # noqa: E402
+from server import BUILD, SANITIZED, Server, Skip, run_tests, wait_for  # noqa: E402
+import store  # noqa: E402
 
 KILLS = int(os.environ.get("CULVER_CRASH_KILLS", "25"))
 LOSSES = int(os.environ.get("CULVER_POWER_LOSSES", "5"))
@@ -108,6 +109,8 @@ class Moment:
 
 
 def a_power_loss_leaves_everything_acknowledged():
+    if store.bucket():
+        raise Skip("the state folder holds nothing there")
     rng = random.Random(SEED)
     shadow = tempfile.mkdtemp(prefix="culvershadow")
     os.mkdir(os.path.join(shadow, "tree"))

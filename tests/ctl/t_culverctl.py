@@ -10,7 +10,7 @@ import sys
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "lib"))
-from server import BUILD, Server, run_tests  # noqa: E402
+from server import BUILD, Server, Skip, run_tests  # noqa: E402
 
 CORPUS = os.path.join(os.environ.get("top_srcdir", os.path.join(here, "..", "..")), "tests", "corpus")
 S = Server(users=3)
@@ -29,6 +29,11 @@ def lines(*args):
 
 def lines_of(*args, expect):
     return [json.loads(x) for x in ctl("--json", *args, expect=expect).splitlines()]
+
+
+def keys():
+    """The names of all objects of users."""
+    return [x["key"] for x in lines("store", "list", S.prefix) if "u/" in x["key"]]
 
 
 def files(directory):
@@ -158,13 +163,15 @@ def check_and_gc_find_all_well():
 
 
 def a_scrub_takes_nobody_over_and_finds_all_well():
-    epochs = [ctl("dump", os.path.relpath(r, os.path.join(S.state, "store"))) for r in sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "*", "root")))]
+    def roots():
+        return [ctl("dump", k) for k in keys() if k.endswith("/root")]
+    epochs = roots()
     out = lines("scrub", "--all", "--bodies")
     for u in S.users:
         want = sum(m["messages"] for m in lines("mailbox", "list", u) if m["exists"])
         assert [x["messages"] for x in out if x["user"] == u] == [want], (u, want, out)
     assert not any(u[k] for u in out for k in ("missing", "damaged", "orphans", "bundles"))
-    assert epochs == [ctl("dump", os.path.relpath(r, os.path.join(S.state, "store"))) for r in sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "*", "root")))]
+    assert epochs == roots()
 
 
 def a_scrub_goes_on_where_it_was_stopped():
@@ -184,10 +191,9 @@ def the_log_is_shown():
 
 
 def every_object_can_be_dumped():
-    store = os.path.join(S.state, "store")
-    keys = [os.path.relpath(os.path.join(d, f), store) for d, _, fs in os.walk(store) for f in fs if ".culver" not in d]
-    assert any("/idx/user/" in k for k in keys) and any("/m/" in k for k in keys)
-    for k in keys:
+    there = keys()
+    assert any("/idx/user/" in k for k in there) and any("/m/" in k for k in there)
+    for k in there:
         assert len(ctl("dump", k)) > 20
         for line in ctl("--json", "dump", k).splitlines():
             json.loads(line)
@@ -207,12 +213,8 @@ def message_objects_alone_bring_everything_back():
     before = {u: {(m["mailbox"], i["uid"], i["size"]) for m in lines("mailbox", "list", u) if m["exists"] for i in lines("fetch", u, m["mailbox"])}
               for u in ("user1", "user2")}
     S.stop()
-    for top in glob.glob(os.path.join(S.state, "store", "u", "*", "*")):
-        for name in os.listdir(top):
-            if name != "m":
-                path = os.path.join(top, name)
-                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
-    shutil.rmtree(os.path.join(S.state, "nodes"))
+    ctl("store", "delete", *[k for k in keys() if "/m/" not in k])
+    shutil.rmtree(os.path.join(S.state, "nodes"), ignore_errors=True)
     ctl("rebuild", "--all")
     S.start()
     for u in before:
@@ -226,6 +228,8 @@ def message_objects_alone_bring_everything_back():
 
 
 def damage_is_found_and_named():
+    if S.bucket:
+        raise Skip("it changes files and their times")
     path = sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "user1", "m", "*")))[0]
     data = bytearray(open(path, "rb").read())
     data[-5] ^= 1

@@ -100,6 +100,20 @@ static void mistakes_are_told_with_their_line_and_a_suggestion(void **state)
 	assert_complaints("lmtp_save_to_detail_mailbox = maybe\n", "F:1: lmtp_save_to_detail_mailbox = \"maybe\": write yes or no\n");
 }
 
+static void a_prefix_that_cannot_begin_a_name_is_told_at_once(void **state)
+{
+	static const char *const wrong[] = { "mail/", "/mail", "/", "a//b", ".", "a/../b", "a b" };
+	char text[100], want[200];
+	size_t i;
+
+	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		snprintf(text, sizeof(text), "mail_store {\n prefix = \"%s\"\n}\n", wrong[i]);
+		snprintf(want, sizeof(want), "mail_store: prefix = \"%s\": write it like mail or mail/culver, no slash at either end\n", wrong[i]);
+		assert_complaints(text, want);
+	}
+	assert_complaints("mail_store {\n prefix = a/b..c/...\n}\n", "");
+}
+
 static void stores_for_messages_only_want_an_index_elsewhere(void **state)
 {
 	assert_complaints("mail_store {\n driver = sproxyd\n url = {http://a:81, http://b:81}\n}\nindex_store { driver = posix }\n", "");
@@ -337,6 +351,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_empty_file_is_the_defaults),
 		cmocka_unit_test(mistakes_are_told_with_their_line_and_a_suggestion),
+		cmocka_unit_test(a_prefix_that_cannot_begin_a_name_is_told_at_once),
 		cmocka_unit_test(stores_for_messages_only_want_an_index_elsewhere),
 		cmocka_unit_test(all_mistakes_are_told_at_once),
 		cmocka_unit_test(listeners_are_checked),

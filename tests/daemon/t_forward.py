@@ -20,7 +20,7 @@ ENV = dict(os.environ, TSAN_OPTIONS="detect_deadlocks=0")
 PORT_A, PORT_B = free_ports(2)
 COMMON = "journal = store\n"
 A = Server(extra=COMMON + "hostname = a.test\nlimits { failure_delay_max = 300ms }\nlisten node { address = 127.0.0.1 port = %d }\n" % PORT_A, workers=1, users=600)
-B = Server(extra=COMMON + "hostname = b.test\nmail_store { path = %s/store }\nlisten node { address = 127.0.0.1 port = %d }\n" % (A.state, PORT_B), workers=1, users=600)
+B = Server(extra=COMMON + "hostname = b.test\nlisten node { address = 127.0.0.1 port = %d }\n" % PORT_B, workers=1, users=600, keeps=A.keeps)
 # Lines that are as they should be once links are cut and servers killed.
 EXPECTED = ("to the user's node|link to another node broke|link to the user's node broke|cannot be reached|could not be stored"
             "|handed to its node|process was killed|master process is gone|refused at the node port|mailbox cannot be opened")

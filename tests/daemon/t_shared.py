@@ -13,7 +13,7 @@ from server import BUILD, SLOW, Line, Server, run_tests, wait_for  # noqa: E402
 
 COMMON = "journal = store\nlisten node { address = 127.0.0.1 }\n"
 A = Server(extra=COMMON + "hostname = a.test\n", workers=2, users=40)
-B = Server(extra=COMMON + "hostname = b.test\nmail_store { path = %s/store }\n" % A.state, workers=1, users=40)
+B = Server(extra=COMMON + "hostname = b.test\n", workers=1, users=40, keeps=A.keeps)
 EXPECTED = "to the user's node|link to another node broke|link to the user's node broke|cannot be reached|could not be stored|handed to its node|process was killed|master process is gone"
 
 

@@ -13,6 +13,8 @@ import tempfile
 import time
 import traceback
 
+import store
+
 BUILD = os.environ.get("top_builddir", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
 CULVERD = os.environ.get("CULVERD", os.path.join(BUILD, "culverd"))
 SANITIZED = b"__asan_init" in open(CULVERD, "rb").read() or b"__tsan_init" in open(CULVERD, "rb").read()
@@ -121,39 +123,51 @@ class Line:
 
 
 class Server:
-    def __init__(self, extra="", users=8, workers=2, listen=""):
+    """keeps: its mail_store section, another server's .keeps to share that one's.  Left out: one of its own where CULVER_TEST_STORE says."""
+
+    def __init__(self, extra="", users=8, workers=2, listen="", keeps=None, log_level="debug"):
         self.dir = tempfile.mkdtemp(prefix="culver")
         self.cert, self.key = make_cert(self.dir, "first")
         self.imap, self.imaps, self.pop3, self.pop3s, self.lmtp = free_ports(5)
-        self.workers, self.extra, self.listen = workers, extra, listen
+        self.workers, self.extra, self.listen, self.log_level = workers, extra, listen, log_level
         self.users = ["user%d" % i for i in range(users)]
         self.conf = os.path.join(self.dir, "culver.conf")
         self.log = os.path.join(self.dir, "log")
         self.state, self.run = os.path.join(self.dir, "state"), os.path.join(self.dir, "run")
         self.proc = None
+        self.bucket = store.bucket()
+        self.prefix = os.path.basename(self.dir) if self.bucket else ""
+        self.keeps = keeps or self.own_store()
         self.write_conf()
+
+    def own_store(self):
+        if self.bucket:
+            return self.bucket.section(self.prefix)
+        return "mail_store { path = %s/store }\n" % self.state
 
     def write_conf(self):
         with open(self.conf, "w") as f:
             f.write("state_dir = %s\nrun_dir = %s\nhostname = mail.test\nworker_count = %d\n" % (self.state, self.run, self.workers))
-            f.write("ssl_cert = %s\nssl_key = %s\nlog_level = debug\n" % (self.cert, self.key))
+            f.write("ssl_cert = %s\nssl_key = %s\nlog_level = %s\n" % (self.cert, self.key, self.log_level))
             if SANITIZED:
                 f.write('gate_user = ""\n')  # leaks cannot be looked for in a chroot
             for name in ("imap", "imaps", "pop3", "pop3s"):
                 f.write("listen %s { address = 127.0.0.1 port = %d }\n" % (name, getattr(self, name)))
             f.write("listen lmtp { address = {127.0.0.1, lmtp.sock} port = %d }\n" % self.lmtp)
             f.write(self.listen + self.extra)
+            if not re.search(r"(?m)^mail_store\b", self.extra):
+                f.write(self.keeps)
 
     def start(self, args=("-f",), env=None):
         out = open(self.log, "a")
-        seen = self.log_text().count("culverd is ready")
+        seen = os.path.getsize(self.log)
         self.proc = subprocess.Popen([CULVERD, "-c", self.conf, *args], stderr=out, env=env)
         out.close()
 
         def ready():
             if self.proc.poll() is not None:
-                raise AssertionError("culverd ended with %d:\n%s" % (self.proc.returncode, self.log_text()))
-            return self.log_text().count("culverd is ready") > seen
+                raise AssertionError("culverd ended with %d:\n%s" % (self.proc.returncode, self.log_text(seen)))
+            return "culverd is ready" in self.log_text(seen)
         wait_for("culverd", ready)
         self.add_users(self.users)
         return self
@@ -165,9 +179,10 @@ class Server:
                 db.execute("INSERT OR REPLACE INTO users VALUES(?, ?, 1, 0, 0)", (name, hash))
         db.close()
 
-    def log_text(self):
+    def log_text(self, start=0):
         try:
             with open(self.log, errors="replace") as f:
+                f.seek(start)
                 return f.read()
         except FileNotFoundError:
             return ""

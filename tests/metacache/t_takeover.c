@@ -316,6 +316,79 @@ static void a_node_cut_off_is_taken_over(void **state)
 }
 
 
+static int flip_flag(struct obox_view *v, uint32_t uid, bool on)
+{
+	struct obox_flag_change c = { .how = on ? OBOX_FLAGS_ADD : OBOX_FLAGS_REMOVE, .flags = OBOX_FLAGGED, .unchangedsince = UINT64_MAX };
+	struct seqset one = SEQSET_INIT;
+	int rc;
+
+	seqset_add(&one, uid, uid);
+	rc = obox_store(v, &one, &c, NULL, NULL, NULL, NULL);
+	seqset_free(&one);
+	return rc;
+}
+
+/* A store that does not answer: what is not durable within flag_commit_delay is not acknowledged, and what a takeover
+ * would bring back is not told. */
+static void a_stalled_store_is_not_promised_anything(void **state)
+{
+	struct cluster *c = *state;
+	struct obox_user *u;
+	struct obox_view *v, *w;
+	struct obox_status before, st;
+	struct obox_sync s;
+	struct seqset one = SEQSET_INIT;
+	int64_t start, last = 0;
+	uint32_t uid;
+	int i;
+
+	assert_int_equal(node_open(c, 0), 0);
+	u = must_open(c, 0, "joe");
+	for (i = 1; i <= 3; i++)
+		assert_int_equal(do_save(c, 0, u, "INBOX", i, &uid), 0);
+	assert_int_equal(obox_view_open(u, "INBOX", false, NULL, NULL, &v, &c->err), 0);
+	assert_int_equal(obox_view_open(u, "INBOX", false, NULL, NULL, &w, &c->err), 0);
+	obox_view_sync(w, true, &s);
+	obox_sync_free(&s);
+	obox_view_status(w, &before);
+	gate_hold(c->node[0].gate, true);
+	start = real_ms();
+	assert_int_equal(do_flag(u, "INBOX", 1, OBOX_SEEN), 0);
+	for (i = 0; real_ms() - start < 600 && flip_flag(v, 1, i % 2) == 0; i++) {
+		last = real_ms() - start;
+		usleep(10000);
+	}
+	print_message("# flags were acknowledged for %d of %u ms\n", (int)last, c->flag_ms);
+	assert_true(last < c->flag_ms + 100);
+	assert_int_equal(do_flag(u, "INBOX", 2, OBOX_SEEN), ERR_UNAVAILABLE);
+	gate_hold(c->node[0].gate, false);
+	for (i = 0; i < 300 && do_flag(u, "INBOX", 3, OBOX_SEEN) < 0; i++)
+		cluster_pass(c, 10);
+	gate_hold(c->node[0].gate, true);
+	seqset_add(&one, 2, 2);
+	assert_int_equal(obox_expunge(v, &one, true, NULL, &c->err), ERR_UNAVAILABLE);
+	obox_view_sync(w, true, &s);
+	assert_int_equal(s.n_expunged, 0);	/* a takeover would bring it back */
+	obox_view_status(w, &st);
+	assert_true(s.highestmodseq < st.highestmodseq);	/* nor may a client think that it has heard of it */
+	obox_sync_free(&s);
+	assert_int_equal(obox_view_count(w), 3);
+	gate_hold(c->node[0].gate, false);
+	for (i = 0; i < 300 && obox_view_count(w) == 3; i++) {
+		cluster_pass(c, 10);
+		obox_view_sync(w, true, &s);
+		assert_true(s.n_expunged == 0 || (s.n_expunged == 1 && s.expunged[0] == 2 && s.expunged_seq[0] == 2));
+		obox_sync_free(&s);
+	}
+	assert_int_equal(obox_view_count(w), 2);
+	obox_view_status(w, &st);
+	assert_true(st.highestmodseq > before.highestmodseq);
+	seqset_free(&one);
+	obox_view_close(&v);
+	obox_view_close(&w);
+	obox_user_close(&u);
+}
+
 static void an_outage_is_told_at_once_and_ends_by_itself(void **state)
 {
 	struct cluster *c = *state;
@@ -613,6 +686,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_sleeper_that_wakes_acknowledges_nothing, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_node_cut_off_is_taken_over, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(deliveries_go_on_while_nodes_die, cluster_setup, cluster_teardown),
+		cmocka_unit_test_setup_teardown(a_stalled_store_is_not_promised_anything, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(an_outage_is_told_at_once_and_ends_by_itself, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(flags_are_written_in_time, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_taker_may_die_at_any_call, cluster_setup_stepped, cluster_teardown),

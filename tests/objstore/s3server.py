@@ -7,6 +7,7 @@ Prints its port and runs until its standard input ends.  POST /-/odd takes a JSO
 
 It also plays instance metadata (/latest/...) and STS (POST / with Action=AssumeRoleWithWebIdentity)."""
 import base64
+import collections
 import email.utils
 import hashlib
 import hmac
@@ -26,7 +27,8 @@ SECRETS = {"AKIDTEST": "testSecret/Key+0123456789", "ASIATEMP": "tempSecret", "A
 TOKENS = {"ASIATEMP": "temp-token/+=", "ASIAROLE": "role-token"}
 BUCKET = "testbucket"
 lock = threading.RLock()
-objects, uploads, seen, odd = {}, {}, [], {}
+objects, uploads, odd = {}, {}, {}
+seen = collections.deque(maxlen=20000)
 serial = [0]
 
 
@@ -408,7 +410,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with lock:
                 if new.pop("reset", None):
                     odd.clear()
-                    del seen[:]
+                    seen.clear()
                 if new.pop("empty", None):
                     objects.clear()
                     uploads.clear()
@@ -416,7 +418,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(200)
         if path == "/-/seen":
             with lock:
-                return self.answer(200, json.dumps({"requests": seen, "uploads": len(uploads), "objects": {k: v["headers"] for k, v in objects.items()}}).encode())
+                return self.answer(200, json.dumps({"requests": list(seen), "uploads": len(uploads), "objects": {k: v["headers"] for k, v in objects.items()}}).encode())
         expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + odd.get("lifetime", 3600)))
         if path == "/latest/api/token":
             if self.command != "PUT" or "x-aws-ec2-metadata-token-ttl-seconds" not in self.headers:

@@ -14,9 +14,9 @@ import traceback
 TOP = os.environ.get("top_srcdir", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 BUILD = os.environ.get("top_builddir", os.path.join(TOP, "build"))
 CULVERCTL = os.path.join(BUILD, "culverctl")
-CEPH = os.path.join(TOP, "tests", "lib", "ceph-rgw")
 sys.path.insert(0, os.path.join(TOP, "tests", "lib"))
 import server as lib  # noqa: E402  culverd's
+from store import Ceph, NotHere, TestServer  # noqa: E402
 
 work = tempfile.mkdtemp(prefix="t_store.")
 
@@ -289,21 +289,6 @@ def a_mailbox_larger_than_the_caches(s, url):
         d.clean()
 
 
-class TestServer:
-    def __enter__(self):
-        self.p = subprocess.Popen([sys.executable, os.path.join(TOP, "tests", "objstore", "s3server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.url = "http://127.0.0.1:%d" % int(self.p.stdout.readline())
-        self.settings = {"endpoint": self.url, "bucket": "testbucket", "access_key": "AKIDTEST", "secret_key": "testSecret/Key+0123456789"}
-        return self
-
-    def odd(self, **kw):
-        subprocess.run(["curl", "-sf", "-d", json.dumps(dict(kw, reset=True)), self.url + "/-/odd"], check=True)
-
-    def __exit__(self, *args):
-        self.p.stdin.close()
-        self.p.wait(20)
-
-
 def with_the_test_server():
     with TestServer() as server:
         s = server.settings
@@ -340,14 +325,12 @@ def mistakes_are_told():
 
 
 def with_ceph():
-    d = os.path.join(work, "ceph")
-    os.mkdir(d)
-    p = subprocess.run([CEPH, "up", d], capture_output=True, text=True, timeout=300)
-    if p.returncode == 77:
-        return "SKIP " + p.stderr.strip()
     try:
-        assert p.returncode == 0, p.stderr
-        s = dict(x.split("=", 1) for x in p.stdout.split())
+        ceph = Ceph()
+    except NotHere as e:
+        return "SKIP %s" % e
+    try:
+        s = ceph.settings
         kept = probe_tells_that_the_store_is_good(s)
         assert kept["etag_form"] == 2 or "quotes" not in kept["checks"]["match"]["text"], kept
         objects_round_trip(s)
@@ -355,7 +338,7 @@ def with_ceph():
         large_objects(s)
         culverd_keeps_mail_there(s)
     finally:
-        subprocess.run([CEPH, "down", d], timeout=100)
+        ceph.close()
 
 
 def main():

@@ -306,6 +306,7 @@ static void everything_survives_a_restart(void **state)
 	struct obox_flag_change add = { .how = OBOX_FLAGS_ADD, .flags = OBOX_SEEN, .keywords = kw, .n_keywords = 1, .unchangedsince = UINT64_MAX };
 	struct obox_copy_result res;
 	struct obox_status st, st2;
+	struct obox_sync sync;
 	struct obox_view *v;
 	struct obox_msg m[20];
 	struct seqset gone = SEQSET_INIT;
@@ -323,8 +324,13 @@ static void everything_survives_a_restart(void **state)
 	assert_int_equal(obox_copy(v, set(9, 10), "a/b/c", true, &res, &f->err), 0);
 	obox_copy_result_free(&res);
 	obox_view_status(v, &st);
+	assert_int_equal(obox_view_sync(v, true, &sync), 1);
+	assert_int_equal(sync.highestmodseq, st.highestmodseq);
+	obox_sync_free(&sync);
 	before = st.highestmodseq;
 	assert_int_equal(obox_expunge(v, set(1, 1), true, NULL, &f->err), 0);
+	assert_int_equal(obox_view_sync(v, true, &sync), 1);
+	obox_sync_free(&sync);
 	assert_int_equal(obox_mailbox_rename(f->u, "a", "z", &f->err), 0);
 	assert_int_equal(obox_mailbox_subscribe(f->u, "z/b", true, &f->err), 0);
 	obox_view_status(v, &st);

@@ -358,7 +358,7 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 	struct obox_view *v;
 	struct m_box *b;
 	bool known = false;
-	size_t n, i;
+	size_t n, i, k;
 	int rc = obox_view_open(u, name, true, NULL, NULL, &v, &err);
 
 	if (rc < 0) {
@@ -381,6 +381,10 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 			obox_view_vanished(v, b->since, NULL, &vanished);
 		}
 		obox_view_status(v, &again);
+		for (i = k = 0; i < n; i++)	/* what the view was not told of yet is not there any more */
+			if (!(msgs[i].flags & OBOX_GONE))
+				msgs[k++] = msgs[i];
+		n = k;
 	} while (again.highestmodseq != st.highestmodseq || again.uidnext != st.uidnext || again.messages != st.messages);
 	of.epoch = u->man.epoch;
 	of.owner = owns(c, u) && !obox_view_deleted(v);

@@ -541,14 +541,21 @@ def a_full_disk_refuses_mail_and_loses_none():
         filler = os.path.join(full.state, "filler")
         fill(filler)
         status, reply = writes_fail(c, lmtp)
-        assert status.startswith(b"NO [") and reply.startswith((b"451", b"452")), (status, reply)
+        if full.bucket:  # only caches are there
+            assert status.startswith(b"OK [") and reply.startswith(b"250 "), (status, reply)
+            c.ok(b"NOOP")
+            for n in b"6", b"7":
+                _, items = fetched(c.ok(b"FETCH %s (RFC822.SIZE)" % n)[-1])
+                assert int(items[b"RFC822.SIZE"]) > 600000
+        else:
+            assert status.startswith(b"NO [") and reply.startswith((b"451", b"452")), (status, reply)
         _, created = c.command(b"CREATE more")  # so little may still fit
         assert created.startswith((b"NO [", b"OK")), created
         for n in range(5):  # reading goes on
             _, items = fetched(c.ok(b"FETCH %d (BODY.PEEK[])" % (n + 1))[0])
             assert string(items[b"BODY[]"]) == MESSAGE + b"%d\r\n" % n
         second = Imap(full.imap, "full")
-        assert second.select() == 5
+        assert second.select() == (7 if full.bucket else 5)
         second.command(b"STORE 1 +FLAGS (\\Flagged)")
         second.logout()
         os.unlink(filler)
@@ -560,14 +567,15 @@ def a_full_disk_refuses_mail_and_loses_none():
         assert lmtp.deliver([b"full"], MESSAGE)[0].startswith(b"250")
         c.ok(b"STORE 2 +FLAGS (\\Answered)")
         c.ok(b"NOOP")
-        assert c.select() == 7
+        n = 9 if full.bucket else 7  # what was taken meanwhile
+        assert c.select() == n
         time.sleep(1.2)
         want = c.ok(b"FETCH 1:* (UID FLAGS BODY.PEEK[])")
         c.logout()
         assert full.stop() == 0
         full.start()
         c = Imap(full.imap, "full")
-        assert c.select() == 7
+        assert c.select() == n
         assert c.ok(b"FETCH 1:* (UID FLAGS BODY.PEEK[])") == want
         assert len(c.ok(b'LIST "" more')) == created.startswith(b"OK")
         c.logout()
