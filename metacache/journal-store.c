@@ -351,7 +351,7 @@ static int store_append(struct journal *base, const struct journal_entry *e, siz
 	int rc;
 
 	for (i = 0; i < n; i++)
-		need += e[i].rec_len + strlen(e[i].user) + 40;
+		need += e[i].rec_len + strlen(e[i].user) + 50;
 	pthread_mutex_lock(&j->lock);
 	rc = may_append(j, need, force, err);
 	if (rc == 0) {
@@ -361,6 +361,7 @@ static int store_append(struct journal *base, const struct journal_entry *e, siz
 			buf_putstr(&p->entries, e[i].user);
 			buf_putv(&p->entries, e[i].epoch);
 			buf_putv(&p->entries, e[i].lsn);
+			buf_putv(&p->entries, e[i].landed);
 			buf_putblob(&p->entries, e[i].rec, e[i].rec_len);
 		}
 		j->queue_bytes += p->entries.len;

@@ -37,7 +37,7 @@ static void take_record(void *ctx, const struct journal_entry *e)
 		tail = obox_tail_new(e->user);
 		hmap_put(&t->tails, e->user, strlen(e->user), tail);
 	}
-	obox_tail_add(tail, e->epoch, e->lsn, e->rec, e->rec_len);
+	obox_tail_add(tail, e->epoch, e->lsn, e->landed, e->rec, e->rec_len);
 	t->records++;
 }
 

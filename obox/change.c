@@ -100,6 +100,13 @@ int obox_store(struct obox_view *v, const struct seqset *uids, const struct obox
 	return journal_push(u->ob->journal) ? 0 : user_wait(u, ticket, err);
 }
 
+/* What somebody else's expunge or move took out of the mailbox is gone for who asks for the same, but the answer is a
+ * promise, too: it waits for the journal. */
+static int wait_for_gone(struct obox_user *u, uint64_t ticket, struct err *err)
+{
+	return ticket && !journal_done(u->ob->journal, ticket) ? user_wait(u, ticket, err) : 0;
+}
+
 /* --- copy and move --- */
 
 static uint32_t existing(struct obox_view *v, const struct mbox *m, const struct seqset *uids, struct seqset *out)
@@ -132,8 +139,10 @@ static int copy_locked(struct obox_view *v, struct obox_user *u, const struct se
 		return rc;
 	res->uidvalidity = to->uidvalidity;
 	n = existing(v, m, uids, &res->src);
-	if (!n)
+	if (!n) {
+		*ticket = move ? m->gone_ticket : 0;
 		return 0;
+	}
 	if (n > UINT32_MAX - to->uidnext)
 		return err_set(err, ERR_LIMIT, "mailbox has used up its UIDs");
 	r.to = to->guid;
@@ -144,6 +153,8 @@ static int copy_locked(struct obox_view *v, struct obox_user *u, const struct se
 	rc = user_commit(u, &r, NULL, 1, ticket, err);
 	if (rc < 0)
 		return rc;
+	if (move)
+		m->gone_ticket = *ticket;
 	seqset_add(&res->dst, *first, *first + n - 1);
 	seqset_add(&to->pending, *first, *first + n - 1);
 	to->pins++;
@@ -201,7 +212,9 @@ int obox_copy(struct obox_view *v, const struct seqset *uids, const char *to_nam
 	pthread_mutex_lock(&u->lock);
 	rc = copy_locked(v, u, uids, to_name, move, res, &to, &first, &n, &ticket, err);
 	pthread_mutex_unlock(&u->lock);
-	if (rc <= 0)
+	if (rc == 0)
+		return wait_for_gone(u, ticket, err);
+	if (rc < 0)
 		return rc;
 	rc = user_wait(u, ticket, err);	/* on failure the journal is broken, and nothing is acknowledged any more */
 	pthread_mutex_lock(&u->lock);
@@ -249,10 +262,16 @@ int obox_expunge(struct obox_view *v, const struct seqset *uids, bool any, uint6
 		r.modseq = root_next_modseq(&u->st, m);
 		r.time = clock_wall_s(u->ob->cfg.clock);
 		rc = user_commit(u, &r, NULL, 1, &ticket, err);
+		if (rc == 0)
+			m->gone_ticket = ticket;
+	} else {
+		ticket = m->gone_ticket;
 	}
 	if (modseq_r)
 		*modseq_r = m->highestmodseq;
 	pthread_mutex_unlock(&u->lock);
+	if (rc == 0 && !gone.n)
+		rc = wait_for_gone(u, ticket, err);
 	if (rc == 0 && gone.n) {
 		rc = user_wait(u, ticket, err);
 		pthread_mutex_lock(&u->lock);

@@ -44,7 +44,7 @@ struct obox_cluster {
 struct obox_tail;
 struct obox_tail *obox_tail_new(const char *user);
 const char *obox_tail_user(const struct obox_tail *t);
-void obox_tail_add(struct obox_tail *t, uint64_t epoch, uint64_t lsn, const void *rec, size_t len);
+void obox_tail_add(struct obox_tail *t, uint64_t epoch, uint64_t lsn, uint64_t landed /* journal_entry.landed */, const void *rec, size_t len);
 void obox_tail_free(struct obox_tail **t);
 /* Puts into the user's log what it does not have yet, provided that its root
  * still names (node, incarnation; 0 = any of that node) as its owner, and releases the root.  Any number

@@ -19,6 +19,7 @@ struct journal_object { const char *key; const void *data; size_t len; };
 struct journal_entry {	/* everything borrowed for the call */
 	const char *user;
 	uint64_t epoch, lsn;
+	uint64_t landed;		/* saves of this user below that lsn have their objects in the store, or a record up to this one expunges them; 0: not said */
 	const void *rec;
 	size_t rec_len;
 	struct journal_object object;	/* key NULL: none */

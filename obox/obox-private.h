@@ -95,6 +95,7 @@ struct mbox {
 	uint64_t ring_n;		/* ever added */
 	uint64_t ring_floor;		/* changes up to this modseq are not in the ring */
 	struct seqset pending;		/* UIDs saved or copied but not yet durable */
+	uint64_t gone_ticket;		/* of the last record that took messages out of it */
 	unsigned pins;			/* calls that hold the pointer without the lock; a deleted mailbox waits for them */
 	struct obox_view *views;
 };
@@ -259,6 +260,8 @@ struct obox_user {
 int user_commit(struct obox_user *u, const struct rec *r, const struct journal_object *objs, size_t n, uint64_t *ticket_r, struct err *err);
 /* The same for what takes back a record that cannot be acknowledged: taken while the store is away, too. */
 int user_commit_forced(struct obox_user *u, const struct rec *r, uint64_t *ticket_r, struct err *err);
+/* Saves below it have their objects, or a record that is there expunges them; under the lock. */
+uint64_t user_landed(const struct obox_user *u);
 int user_wait(struct obox_user *u, uint64_t ticket, struct err *err);	/* not under u->lock */
 /* Shows what became durable after its caller had given up; under u->lock. */
 void user_settle_late(struct obox_user *u);

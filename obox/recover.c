@@ -59,7 +59,7 @@ static int take_entry(void *ctx, const struct journal_entry *e)
 		t = obox_tail_new(e->user);
 		hmap_put(&rec->users, e->user, strlen(e->user), t);
 	}
-	obox_tail_add(t, e->epoch, e->lsn, e->rec, e->rec_len);
+	obox_tail_add(t, e->epoch, e->lsn, 0, e->rec, e->rec_len);
 	rec->records++;
 	return 0;
 }

@@ -23,7 +23,7 @@
 enum { SLOTS_MAX = 64, ROOT_TRIES = 8 };
 static const char tombstone[] = "CULT\1";
 
-struct entry { uint64_t epoch, lsn; size_t off, len; };
+struct entry { uint64_t epoch, lsn, landed; size_t off, len; };
 
 struct obox_tail {
 	char *user;
@@ -47,10 +47,10 @@ const char *obox_tail_user(const struct obox_tail *t)
 	return t->user;
 }
 
-void obox_tail_add(struct obox_tail *t, uint64_t epoch, uint64_t lsn, const void *rec, size_t len)
+void obox_tail_add(struct obox_tail *t, uint64_t epoch, uint64_t lsn, uint64_t landed, const void *rec, size_t len)
 {
 	mem_grow(&t->list, &t->cap, t->n + 1, sizeof(*t->list));
-	t->list[t->n++] = (struct entry){ epoch, lsn, t->bytes.len, len };
+	t->list[t->n++] = (struct entry){ epoch, lsn, landed, t->bytes.len, len };
 	buf_add(&t->bytes, rec, len);
 	t->sorted = false;
 }
@@ -77,8 +77,9 @@ static int by_lsn(const void *a, const void *b)
 	return x->lsn < y->lsn ? -1 : x->lsn > y->lsn;
 }
 
-/* The records of this epoch that the log does not have, as far as they have no gap; how many. */
-static uint64_t missing_records(struct obox_tail *t, uint64_t epoch, const struct manifest *man, struct buf *out)
+/* The records of this epoch that the log does not have, as far as they have no gap; how many.  *landed_r: saves below need not be
+ * looked for, as what is taken says (what is behind a gap says nothing). */
+static uint64_t missing_records(struct obox_tail *t, uint64_t epoch, const struct manifest *man, struct buf *out, uint64_t *landed_r)
 {
 	uint64_t n = 0;
 	size_t i;
@@ -89,8 +90,12 @@ static uint64_t missing_records(struct obox_tail *t, uint64_t epoch, const struc
 	for (i = 0; i < t->n; i++) {
 		const struct entry *e = &t->list[i];
 
-		if (e->epoch != epoch || e->lsn < man->log_lsn + n + 1)
+		if (e->epoch != epoch)
 			continue;
+		if (e->lsn <= man->log_lsn + n + 1 && e->landed > *landed_r)
+			*landed_r = e->landed;
+		if (e->lsn < man->log_lsn + n + 1)
+			continue;	/* it is there, or was taken from another copy */
 		if (e->lsn > man->log_lsn + n + 1) {
 			log_event(LOG_ERROR, "journal has a gap: changes behind it are lost; run culverctl check", LF_S("user", t->user),
 				  LF_U("record", man->log_lsn + n + 1), LF_U("next", e->lsn), LF_END);
@@ -131,7 +136,8 @@ static struct touched *touch(struct saves *s, const struct obox_guid *g, uint64_
 	return t;
 }
 
-static int note_records(struct saves *s, const struct buf *records, struct err *err)
+/* The first has that lsn; saves below landed are known to have their objects. */
+static int note_records(struct saves *s, const struct buf *records, uint64_t lsn, uint64_t landed, struct err *err)
 {
 	struct rd r = rd_init(records->data, records->len);
 	struct touched *t;
@@ -143,7 +149,7 @@ static int note_records(struct saves *s, const struct buf *records, struct err *
 			t = touch(s, &rec.guid, rec.type == REC_SAVE ? rec.msg.modseq : rec.modseq);
 			if (rec.type == REC_MBOX_DELETE)
 				t->deleted = true;
-			if (rec.type == REC_SAVE) {
+			if (rec.type == REC_SAVE && lsn >= landed) {
 				mem_grow(&s->list, &s->cap, s->n + 1, sizeof(*s->list));
 				s->list[s->n++] = (struct save){ rec.msg.oid, rec.msg.uid, t, NULL };
 			}
@@ -151,6 +157,7 @@ static int note_records(struct saves *s, const struct buf *records, struct err *
 		if (rec.type == REC_COPY || rec.type == REC_UNDELETE)
 			touch(s, &rec.to, rec.to_modseq);
 		rec_release(&rec);
+		lsn++;
 	}
 	return rc < 0 ? err_set(err, rc, "log: record cannot be read") : 0;
 }
@@ -269,7 +276,7 @@ static int adopt(struct obox *ob, const char *key, const struct buf *sealed, uin
 		rc = err_set(err, ERR_CONFLICT, "%s: of a later owner", key);
 	if (rc == 0 && seq == man->log_seq + 1 && first == man->log_lsn + 1 && !memcmp(prev, man->log_hash, 32) && !sim_broken("segment-not-adopted")) {
 		buf_add(&records, r.p, rd_left(&r));
-		rc = note_records(s, &records, err);
+		rc = note_records(s, &records, first, 0, err);
 		man->log_lsn += count;
 		memcpy(man->log_hash, hash, 32);
 		rc = rc < 0 ? rc : 1;
@@ -317,7 +324,7 @@ static int take_slot(struct obox *ob, const char *prefix, const struct buf *seg,
 
 int log_extend(struct obox *ob, const char *prefix, struct manifest *man, uint64_t epoch, struct obox_tail *t, bool fence, struct err *err)
 {
-	uint64_t max_epoch = fence ? man->epoch : epoch, n, slots;
+	uint64_t max_epoch = fence ? man->epoch : epoch, n, slots, landed;
 	struct rec mark = { .type = REC_FENCE, .modseq = man->epoch };
 	struct buf records = BUF_INIT(OBOX_BUNDLE_MAX), seg = BUF_INIT(OBOX_BUNDLE_MAX);
 	struct saves s = { .n = 0 };
@@ -326,8 +333,9 @@ int log_extend(struct obox *ob, const char *prefix, struct manifest *man, uint64
 	for (slots = 0; rc == ERR_EXISTS && slots < SLOTS_MAX; slots++) {
 		buf_clear(&records);
 		buf_clear(&seg);
-		n = t ? missing_records(t, epoch, man, &records) : 0;
-		rc = note_records(&s, &records, err);
+		landed = 0;
+		n = t ? missing_records(t, epoch, man, &records, &landed) : 0;
+		rc = note_records(&s, &records, man->log_lsn + 1, landed, err);
 		if (rc == 0)
 			rc = look_for_objects(ob, prefix, &s, err);
 		if (rc < 0)

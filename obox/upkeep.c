@@ -184,6 +184,8 @@ static int rewrite_tail(struct obox_user *u, struct err *err)
 	e.epoch = u->man.epoch;
 	for (e.lsn = u->man.log_lsn + 1; rc == 0 && !u->lost && rd_left(&r); e.lsn++) {
 		e.rec = rd_blob(&r, &e.rec_len);
+		if (e.lsn == u->st.lsn)	/* only with all of them it says what is true now */
+			e.landed = user_landed(u);
 		rc = journal_append(u->ob->journal, &e, 1, &ticket, err);
 	}
 	pthread_mutex_unlock(&u->lock);

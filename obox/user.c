@@ -102,10 +102,22 @@ static int apply_all(struct obox_user *u, const struct rec *r, size_t n, struct 
 	return err_set(err, rc, "%s", e.msg);
 }
 
+uint64_t user_landed(const struct obox_user *u)
+{
+	uint64_t lsn = u->st.lsn + 1;
+	size_t i;
+
+	for (i = 0; i < u->n_flying && !sim_broken("landed-too-early"); i++)
+		if (u->flying[i].lsn < lsn)
+			lsn = u->flying[i].lsn;
+	return lsn;
+}
+
 static int commit(struct obox_user *u, const struct rec *r, const struct journal_object *objs, size_t n, bool force, uint64_t *ticket_r, struct err *err)
 {
 	struct journal_entry one, *e = n == 1 ? &one : mem_calloc(n, sizeof(*e));
 	size_t before = u->tail.len, i;
+	uint64_t landed = user_landed(u);
 	struct rd rd;
 	int rc;
 
@@ -133,6 +145,7 @@ static int commit(struct obox_user *u, const struct rec *r, const struct journal
 		e[i].user = u->name;
 		e[i].epoch = u->man.epoch;
 		e[i].lsn = u->st.lsn + 1 + i;
+		e[i].landed = landed;
 		e[i].rec = rd_blob(&rd, &e[i].rec_len);
 		if (objs)
 			e[i].object = objs[i];
