@@ -515,10 +515,14 @@ static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err
 {
 	struct obox_user *u = up->u;
 	struct err e = ERR_INIT;
+	struct obox_cluster *c = u->ob->cfg.cluster;
 	int rc, own, i;
 
 	for (i = 0; i < 3; i++) {
 		err_clear(&e);
+		/* who takes over may have put a segment behind this log already: a root that names nobody would hide that from the next owner */
+		if (up->release && c && !c->ops->leased(c))
+			return err_set(err, ERR_UNAVAILABLE, "user %s: this node has no lease now, so the user cannot be given back", u->name);
 		rc = root_put(u->ob, u->prefix, &up->man, etag, &e);
 		if (rc != ERR_CONFLICT)
 			break;
