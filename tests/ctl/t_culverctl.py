@@ -10,7 +10,7 @@ import sys
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "..", "lib"))
-from server import BUILD, Server, Skip, run_tests  # noqa: E402
+from server import BUILD, Server, run_tests  # noqa: E402
 
 CORPUS = os.path.join(os.environ.get("top_srcdir", os.path.join(here, "..", "..")), "tests", "corpus")
 S = Server(users=3)
@@ -228,8 +228,6 @@ def message_objects_alone_bring_everything_back():
 
 
 def damage_is_found_and_named():
-    if S.bucket:
-        raise Skip("it changes files and their times")
     path = sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "user1", "m", "*")))[0]
     data = bytearray(open(path, "rb").read())
     data[-5] ^= 1
@@ -266,7 +264,8 @@ if __name__ == "__main__":
             users_are_added_listed_and_removed, wrong_usage_is_said, mailboxes_are_managed, a_maildir_goes_in_and_comes_out_the_same,
             an_mbox_goes_in_and_comes_out_the_same, parts_and_information, who_is_logged_in, expunged_mail_comes_back,
             check_and_gc_find_all_well, a_scrub_takes_nobody_over_and_finds_all_well, a_scrub_goes_on_where_it_was_stopped, the_log_is_shown, every_object_can_be_dumped, the_same_without_culverd, message_objects_alone_bring_everything_back,
-            damage_is_found_and_named, the_settings_are_printed,
+            *([] if S.bucket else [damage_is_found_and_named]),  # it changes files and their times
+            the_settings_are_printed,
         ])
     finally:
         S.clean()
