@@ -41,13 +41,13 @@ static uint64_t told_modseq(const struct obox_user *u, const struct mbox *m)
  * the lock when 0. */
 static int settled_mbox(struct obox_user *u, const char *mailbox, struct mbox **m_r, struct err *err)
 {
-	uint64_t ticket;
+	uint64_t ticket = 0;
 	int rc;
 
 	for (;;) {
 		pthread_mutex_lock(&u->lock);
 		rc = user_mbox(u, mailbox, true, m_r, err);
-		if (rc == 0 && journal_done(u->ob->journal, (*m_r)->gone_ticket))
+		if (rc == 0 && ((*m_r)->gone_ticket <= ticket /* waited for */ || journal_done(u->ob->journal, (*m_r)->gone_ticket)))
 			return 0;
 		ticket = rc == 0 ? (*m_r)->gone_ticket : 0;
 		pthread_mutex_unlock(&u->lock);
