@@ -181,7 +181,7 @@ int obox_save(struct obox_user *u, const char *mailbox, struct obox_save *msgs, 
 /* --- views --- */
 /* Selects a mailbox.  notify (may be NULL) is called from any thread, with
  * locks held, whenever obox_view_sync() would have news: it may only wake
- * somebody.  Waits for the journal while an expunge in the mailbox is not durable; ERR_UNAVAILABLE when the store is away meanwhile. */
+ * somebody. */
 int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, void (*notify)(void *ctx), void *ctx,
 		   struct obox_view **v_r, struct err *err);
 void obox_view_close(struct obox_view **v);

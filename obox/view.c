@@ -37,27 +37,6 @@ static uint64_t told_modseq(const struct obox_user *u, const struct mbox *m)
 	return modseq > first || sim_broken("modseq-goes-back") ? modseq : first;
 }
 
-/* The mailbox, when every expunge in it is durable: what is missing in a view from the start must not come back.  With
- * the lock when 0. */
-static int settled_mbox(struct obox_user *u, const char *mailbox, struct mbox **m_r, struct err *err)
-{
-	uint64_t ticket = 0;
-	int rc;
-
-	for (;;) {
-		pthread_mutex_lock(&u->lock);
-		rc = user_mbox(u, mailbox, true, m_r, err);
-		if (rc == 0 && ((*m_r)->gone_ticket <= ticket /* waited for */ || journal_done(u->ob->journal, (*m_r)->gone_ticket)))
-			return 0;
-		ticket = rc == 0 ? (*m_r)->gone_ticket : 0;
-		pthread_mutex_unlock(&u->lock);
-		if (rc == 0)
-			rc = user_wait(u, ticket, err);
-		if (rc < 0)
-			return rc;
-	}
-}
-
 int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, void (*notify)(void *ctx), void *ctx,
 		   struct obox_view **v_r, struct err *err)
 {
@@ -66,7 +45,8 @@ int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, voi
 	int rc;
 
 	*v_r = NULL;
-	rc = settled_mbox(u, mailbox, &m, err);
+	pthread_mutex_lock(&u->lock);
+	rc = user_mbox(u, mailbox, true, &m, err);
 	if (rc == 0) {
 		if (!m->ring) {
 			m->ring = mem_calloc(OBOX_RING, sizeof(*m->ring));
@@ -84,7 +64,9 @@ int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, voi
 		v->next = m->views;
 		m->views = v;
 		*v_r = v;
-		pthread_mutex_unlock(&u->lock);
+	}
+	pthread_mutex_unlock(&u->lock);
+	if (rc == 0) {
 		pthread_mutex_lock(&u->ob->lock);
 		u->refs++;
 		pthread_mutex_unlock(&u->ob->lock);

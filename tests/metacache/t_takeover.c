@@ -330,30 +330,6 @@ static int flip_flag(struct obox_view *v, uint32_t uid, bool on)
 
 /* A store that does not answer: what is not durable within flag_commit_delay is not acknowledged, and what a takeover
  * would bring back is not told. */
-/* What a fresh view does not have must not come back with the next owner. */
-static void nobody_looks_at_a_mailbox_before_its_expunges_are_durable(void **state)
-{
-	struct cluster *c = *state;
-	struct obox_view *v;
-	struct obox_user *u;
-	int i;
-
-	assert_int_equal(node_open(c, 0), 0);
-	assert_int_equal(do_open(c, 0, "joe", &u), 0);
-	for (i = 1; i <= 3; i++)
-		assert_int_equal(do_save(c, 0, u, "INBOX", i, NULL), 0);
-	gate_cut(c->node[0].gate, true);
-	assert_true(do_expunge(u, "INBOX", 2, 2) < 0);
-	assert_true(obox_view_open(u, "INBOX", false, NULL, NULL, &v, &c->err) < 0);
-	gate_cut(c->node[0].gate, false);
-	for (i = 0; i < 100 && obox_view_open(u, "INBOX", false, NULL, NULL, &v, &c->err) < 0; i++)
-		cluster_pass(c, 50);
-	assert_non_null(v);
-	assert_int_equal(obox_view_count(v), 2);
-	obox_view_close(&v);
-	obox_user_close(&u);
-}
-
 static void a_stalled_store_is_not_promised_anything(void **state)
 {
 	struct cluster *c = *state;
@@ -710,7 +686,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_sleeper_that_wakes_acknowledges_nothing, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_node_cut_off_is_taken_over, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(deliveries_go_on_while_nodes_die, cluster_setup, cluster_teardown),
-		cmocka_unit_test_setup_teardown(nobody_looks_at_a_mailbox_before_its_expunges_are_durable, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_stalled_store_is_not_promised_anything, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(an_outage_is_told_at_once_and_ends_by_itself, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(flags_are_written_in_time, cluster_setup, cluster_teardown),
