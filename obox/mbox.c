@@ -29,6 +29,7 @@ void mbox_free(struct mbox **mp)
 	free(m->msgs);
 	free(m->gone);
 	free(m->ring);
+	free(m->leaving);
 	seqset_free(&m->pending);
 	free(m);
 	*mp = NULL;
@@ -129,7 +130,7 @@ static void note_gone(struct mbox *m, uint64_t modseq, uint32_t uid)
 	m->gone[m->n_gone++] = (struct vanished){ modseq, uid, uid };
 }
 
-void mbox_remove(struct mbox *m, const struct seqset *uids, uint64_t modseq, void (*each)(void *ctx, const struct obox_msg *msg), void *ctx)
+void mbox_remove(struct obox_user *u, struct mbox *m, const struct seqset *uids, uint64_t modseq, void (*each)(void *ctx, const struct obox_msg *msg), void *ctx)
 {
 	size_t to, from, r = 0, end = m->n;
 
@@ -147,7 +148,7 @@ void mbox_remove(struct mbox *m, const struct seqset *uids, uint64_t modseq, voi
 			m->msgs[to++] = *msg;
 			continue;
 		}
-		view_expunged(m, msg, modseq);
+		view_expunged(u, m, msg, modseq);
 		note_gone(m, modseq, msg->uid);
 		count(m, msg, -1);
 		if (each)

@@ -96,6 +96,8 @@ struct mbox {
 	uint64_t ring_floor;		/* changes up to this modseq are not in the ring */
 	struct seqset pending;		/* UIDs saved or copied but not yet durable */
 	uint64_t gone_ticket;		/* of the last record that took messages out of it */
+	struct gone *leaving;		/* what was shown and is expunged, by records that may not be durable yet, in their order (view.c) */
+	size_t n_leaving, cap_leaving;
 	unsigned pins;			/* calls that hold the pointer without the lock; a deleted mailbox waits for them */
 	struct obox_view *views;
 };
@@ -152,7 +154,8 @@ void mbox_free(struct mbox **m);
 size_t mbox_lower(const struct mbox *m, uint32_t uid);		/* first index with UID >= uid */
 struct obox_msg *mbox_find(const struct mbox *m, uint32_t uid);
 void mbox_append(struct mbox *m, const struct obox_msg *msg);
-void mbox_remove(struct mbox *m, const struct seqset *uids, uint64_t modseq, void (*each)(void *ctx, const struct obox_msg *msg), void *ctx);
+/* u: whose record is applied */
+void mbox_remove(struct obox_user *u, struct mbox *m, const struct seqset *uids, uint64_t modseq, void (*each)(void *ctx, const struct obox_msg *msg), void *ctx);
 void mbox_note_modseq(struct mbox *m, uint64_t modseq);
 void mbox_note_change(struct mbox *m, uint64_t modseq, const struct seqset *uids);
 void mbox_set_flags(struct mbox *m, struct obox_msg *msg, uint32_t flags, const uint64_t kw[2], uint64_t modseq);
@@ -227,7 +230,7 @@ struct obox_user {
 	struct root_state st;
 	struct manifest man;
 	char etag[OBJ_ETAG_MAX];
-	uint64_t applying;		/* ticket of the record that is being applied */
+	uint64_t applying;		/* ticket of the record that is being applied; 0: one from the log */
 	struct buf tail;		/* encoded records since log_lsn */
 	uint64_t tail_bytes_since_snap;
 	atomic_uint_least64_t next_oid;
@@ -277,7 +280,7 @@ struct upload {
 	bool release;
 	char **obsolete;	/* keys of replaced snapshots */
 	size_t n_obsolete, cap_obsolete;
-	bool any;
+	bool any, snap;		/* there is something to write; snapshots are among it */
 };
 int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struct upload *up, struct err *err);	/* takes u->upload_lock when 0 */
 int upload_commit(struct upload *up, struct err *err);	/* releases it, always */
@@ -394,7 +397,7 @@ void sumslots_close(struct obox_user *u, struct sumslots **s);
 int user_compact(struct obox_user *u, size_t *n_r, struct err *err);
 
 void view_mailbox_changed(struct mbox *m, const struct obox_view *except);	/* calls the notify functions */
-void view_expunged(struct mbox *m, const struct obox_msg *msg, uint64_t modseq);	/* before the message leaves the array */
+void view_expunged(struct obox_user *u, struct mbox *m, const struct obox_msg *msg, uint64_t modseq);	/* before the message leaves the array */
 void view_mailbox_deleted(struct mbox *m);
 
 void view_own_change(struct obox_view *v, uint64_t before, uint64_t after);

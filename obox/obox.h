@@ -216,7 +216,7 @@ struct obox_sync {
 	uint64_t highestmodseq;		/* up to where the view now is */
 };
 /* expunges_ok false: keeps expunges back (commands during which they must not be sent). 1 news, 0 none.
- * An expunge that a crash could take back is kept back, too, but for the first sync: before that a client is told nothing. */
+ * An expunge that a crash could take back is kept back, too: until then the message is there, as if nothing had happened. */
 int obox_view_sync(struct obox_view *v, bool expunges_ok, struct obox_sync *out);
 void obox_sync_free(struct obox_sync *s);
 /* CONDSTORE/QRESYNC: UIDs expunged with a modseq > since, out of known (NULL

@@ -392,7 +392,7 @@ static int apply_copy(struct root_state *s, const struct rec *r, struct err *err
 		return corrupt(err, "UID of a copy is not new");
 	mapped_copy(s, r, from, to);
 	if (r->on)	/* a move: the reference goes along */
-		mbox_remove(from, r->uids, r->modseq, NULL, NULL);
+		mbox_remove(s->user, from, r->uids, r->modseq, NULL, NULL);
 	to->dirty = true;
 	return 0;
 }
@@ -406,7 +406,7 @@ static int apply_expunge(struct root_state *s, const struct rec *r, struct err *
 	m = load(s, &r->guid, &rc, err);
 	if (!m)
 		return rc;
-	mbox_remove(m, r->uids, r->modseq, put_in_trash, &t);
+	mbox_remove(s->user, m, r->uids, r->modseq, put_in_trash, &t);
 	return 0;
 }
 

@@ -1,10 +1,13 @@
 /* What a dead node left: records go behind a user's log, by whoever comes.
  *
  * (1) The next free slot of the log is taken by creating it.  A slot that is
- *     taken holds what the dead node, or another taker, was about to add: when
- *     it follows the log (previous hash, first record, epoch not newer) it is
- *     adopted, and what is left goes behind it.  When it does not it is void,
- *     and the next slot is tried; readers void it by the same rule.
+ *     taken holds what the dead node, or another taker of it, was about to add:
+ *     when it is of the epoch that is replayed and follows the log (previous
+ *     hash, first record) it is adopted, and what is left goes behind it.  Any
+ *     other is void, and the next slot is tried.  One of an epoch before is
+ *     void even where it would follow: the owner of this epoch began at root
+ *     and has given its record numbers to other changes.  Readers void by
+ *     following the hashes back from root (load.c).
  * (2) Only the root makes a segment part of the log, so all of this may be
  *     repeated, and done by several at once: the root is swapped by one.
  * (3) A saved message whose object is not in the store was never acknowledged.
@@ -254,6 +257,8 @@ static uint64_t expunge_lost(struct saves *s, uint64_t epoch, int64_t now, struc
 
 /* --- (1) --- */
 
+struct epochs { uint64_t writer, replayed; };	/* of what is put there; whose records may be adopted */
+
 static int segment_parse(struct buf *plain, struct rd *r, uint64_t *seq, uint64_t *epoch, uint64_t *first, uint64_t *count, const unsigned char **prev, struct err *err)
 {
 	*r = rd_init(plain->data, plain->len);
@@ -261,7 +266,7 @@ static int segment_parse(struct buf *plain, struct rd *r, uint64_t *seq, uint64_
 }
 
 /* What is in the slot behind the log: 1 adopted, 0 void, <0. */
-static int adopt(struct obox *ob, const char *key, const struct buf *sealed, uint64_t max_epoch, struct manifest *man, struct saves *s, struct err *err)
+static int adopt(struct obox *ob, const char *key, const struct buf *sealed, const struct epochs *of, struct manifest *man, struct saves *s, struct err *err)
 {
 	struct buf plain = BUF_INIT(OBOX_BUNDLE_MAX), records = BUF_INIT(OBOX_BUNDLE_MAX);
 	uint64_t seq, epoch, first, count;
@@ -272,9 +277,10 @@ static int adopt(struct obox *ob, const char *key, const struct buf *sealed, uin
 
 	if (rc == 0)
 		rc = segment_parse(&plain, &r, &seq, &epoch, &first, &count, &prev, err);
-	if (rc == 0 && epoch > max_epoch)
+	if (rc == 0 && epoch > of->writer)
 		rc = err_set(err, ERR_CONFLICT, "%s: of a later owner", key);
-	if (rc == 0 && seq == man->log_seq + 1 && first == man->log_lsn + 1 && !memcmp(prev, man->log_hash, 32) && !sim_broken("segment-not-adopted")) {
+	if (rc == 0 && (epoch == of->replayed || sim_broken("older-epoch-adopted")) && seq == man->log_seq + 1 && first == man->log_lsn + 1 &&
+	    !memcmp(prev, man->log_hash, 32) && !sim_broken("segment-not-adopted")) {
 		buf_add(&records, r.p, rd_left(&r));
 		rc = note_records(s, &records, first, 0, err);
 		man->log_lsn += count;
@@ -294,7 +300,7 @@ static bool torn(struct obox *ob, int rc)
 }
 
 /* Takes the next slot for the segment. 0, ERR_EXISTS (adopted or void: look again), <0. */
-static int take_slot(struct obox *ob, const char *prefix, const struct buf *seg, uint64_t max_epoch, uint64_t n, struct manifest *man, struct saves *s, struct err *err)
+static int take_slot(struct obox *ob, const char *prefix, const struct buf *seg, const struct epochs *of, uint64_t n, struct manifest *man, struct saves *s, struct err *err)
 {
 	char *key = mem_printf("%slog/%010" PRIu64, prefix, man->log_seq + 1);
 	struct buf sealed = BUF_INIT(OBOX_BUNDLE_MAX), there = BUF_INIT(OBOX_BUNDLE_MAX);
@@ -308,7 +314,7 @@ static int take_slot(struct obox *ob, const char *prefix, const struct buf *seg,
 		crypto_generichash(man->log_hash, 32, seg->data, seg->len, NULL, 0);
 	} else if (rc == ERR_EXISTS) {
 		err_clear(err);
-		r = adopt(ob, key, &there, max_epoch, man, s, err);
+		r = adopt(ob, key, &there, of, man, s, err);
 		if (torn(ob, r)) {
 			err_clear(err);
 			man->log_seq--;
@@ -324,7 +330,8 @@ static int take_slot(struct obox *ob, const char *prefix, const struct buf *seg,
 
 int log_extend(struct obox *ob, const char *prefix, struct manifest *man, uint64_t epoch, struct obox_tail *t, bool fence, struct err *err)
 {
-	uint64_t max_epoch = fence ? man->epoch : epoch, n, slots, landed;
+	struct epochs of = { fence ? man->epoch : epoch, epoch };
+	uint64_t n, slots, landed;
 	struct rec mark = { .type = REC_FENCE, .modseq = man->epoch };
 	struct buf records = BUF_INIT(OBOX_BUNDLE_MAX), seg = BUF_INIT(OBOX_BUNDLE_MAX);
 	struct saves s = { .n = 0 };
@@ -340,16 +347,16 @@ int log_extend(struct obox *ob, const char *prefix, struct manifest *man, uint64
 			rc = look_for_objects(ob, prefix, &s, err);
 		if (rc < 0)
 			break;
-		n += expunge_lost(&s, max_epoch, clock_wall_s(ob->cfg.clock), &records);
+		n += expunge_lost(&s, of.writer, clock_wall_s(ob->cfg.clock), &records);
 		if (fence) {
 			rec_encode(&mark, &records);
 			n++;
 		}
 		if (!n)
 			break;
-		segment_encode_head(man->log_seq + 1, max_epoch, man->log_lsn + 1, n, man->log_hash, &seg);
+		segment_encode_head(man->log_seq + 1, of.writer, man->log_lsn + 1, n, man->log_hash, &seg);
 		buf_add(&seg, records.data, records.len);
-		rc = take_slot(ob, prefix, &seg, max_epoch, n, man, &s, err);
+		rc = take_slot(ob, prefix, &seg, &of, n, man, &s, err);
 	}
 	if (rc == ERR_EXISTS)
 		err_set(err, rc, "%slog: no free slot behind %" PRIu64, prefix, man->log_seq);

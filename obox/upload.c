@@ -6,231 +6,11 @@
  * that leaves objects nobody refers to, and the journal still has the records. */
 #include "obox/obox-private.h"
 
-#include "base/b64.h"
 #include "base/log.h"
 
 #include <inttypes.h>
 
-enum { SNAP_MIN = 256 * 1024, SNAP_SEGMENTS = 32, SEGMENTS_MAX = 1 << 20 };
-
-char *segment_key(const struct obox_user *u, uint64_t seq)
-{
-	return user_key(u, "log/%010" PRIu64, seq);
-}
-
-char *mbox_key(const struct obox_user *u, const struct obox_guid *g, const struct snapshot_ref *ref)
-{
-	char hex[33];
-
-	hex_encode(hex, g->b, sizeof(g->b));
-	return user_key(u, "idx/%s/%010" PRIx64 ".%08" PRIx64, hex, ref->lsn, ref->epoch);
-}
-
-char *root_snapshot_key(const struct obox_user *u, const struct snapshot_ref *ref)
-{
-	return user_key(u, "idx/user/%010" PRIx64 ".%08" PRIx64, ref->lsn, ref->epoch);
-}
-
-/* --- loading --- */
-
-int user_load_mbox(struct obox_user *u, struct mbox *m, struct err *err)
-{
-	struct buf plain = BUF_INIT(OBOX_BUNDLE_MAX);
-	char *key;
-	int rc;
-
-	if (m->loaded)
-		return 0;
-	if (m->snap.lsn == 0)
-		return err_set(err, ERR_CORRUPT, "mailbox %s of %s has no snapshot: run culverctl rebuild", m->name, u->name);
-	key = mbox_key(u, &m->guid, &m->snap);
-	rc = cached_bundle(u, key, m->snap.hash, &plain, err);
-	if (rc == 0)
-		rc = mbox_decode(m, plain.data, plain.len, err);
-	if (rc < 0)
-		log_event(LOG_ERROR, "mailbox index cannot be read: run culverctl rebuild", LF_S("user", u->name), LF_S("mailbox", m->name),
-			  LF_S("object", key), LF_ERR(err), LF_END);
-	buf_free(&plain);
-	free(key);
-	return rc;
-}
-
-/* 1 applied, 0 void: it does not follow what was read (see tail.c). */
-static int apply_segment(struct obox_user *u, uint64_t want_seq, uint64_t *epoch, struct buf *plain, struct err *err)
-{
-	struct rd r = rd_init(plain->data, plain->len);
-	uint64_t seq, its, first, count;
-	const unsigned char *prev;
-	struct rec rec;
-	int rc = segment_decode_head(&r, &seq, &its, &first, &count, &prev, err);
-
-	if (rc == 0 && (seq != want_seq || its < *epoch || memcmp(prev, u->man.log_hash, 32) != 0))
-		return 0;
-	if (rc == 0 && first != u->st.lsn + 1)
-		rc = err_set(err, ERR_CORRUPT, "log segment %" PRIu64 " begins with record %" PRIu64 ", expected %" PRIu64, seq, first, u->st.lsn + 1);
-	*epoch = its;
-	while (rc == 0) {
-		rc = rec_decode(&r, &rec);
-		if (rc < 0)
-			err_set(err, rc, "log segment %" PRIu64 ": record cannot be read", seq);
-		if (rc <= 0)
-			break;
-		rc = root_apply(&u->st, &rec, err);
-		rec_release(&rec);
-		count--;
-	}
-	if (rc == 0 && count != 0)
-		rc = err_set(err, ERR_CORRUPT, "log segment %" PRIu64 " has another number of records than it says", seq);
-	return rc < 0 ? rc : 1;
-}
-
-struct piece {
-	char *key;
-	struct buf sealed;
-	bool cached;
-	int rc;
-	struct err err;
-};
-struct fetch {	/* what a root is made of: the snapshot (or none), then segments */
-	struct piece *p;
-	size_t n, n_cached;
-	bool snap;
-};
-
-/* What the cache does not have comes from the store, all at once. */
-static void fetch_start(struct obox_user *u, const struct manifest *man, bool cache, struct fetch *f)
-{
-	struct objstore_op *ops;
-	size_t i, k = 0;
-
-	f->n_cached = 0;
-	f->snap = man->snap.lsn != 0;
-	f->n = (size_t)(man->log_seq - man->snap_seq) + f->snap;
-	f->p = mem_calloc(f->n, sizeof(*f->p));
-	ops = mem_calloc(f->n, sizeof(*ops));
-	for (i = 0; i < f->n; i++) {
-		struct piece *p = &f->p[i];
-
-		buf_init(&p->sealed, OBOX_BUNDLE_MAX);
-		p->key = f->snap && i == 0 ? root_snapshot_key(u, &man->snap) : segment_key(u, man->snap_seq + 1 + i - f->snap);
-		p->cached = cache && cached_get(u, p->key, &p->sealed);
-		f->n_cached += p->cached;
-		if (!p->cached)
-			ops[k++] = (struct objstore_op){ .verb = OBJ_GET, .key = p->key, .out = &p->sealed };
-	}
-	obox_run_many(u->ob->cfg.index_store, ops, k);
-	for (i = k = 0; i < f->n; i++) {
-		if (f->p[i].cached)
-			continue;
-		f->p[i].rc = ops[k].rc;
-		f->p[i].err = ops[k++].err;
-	}
-	free(ops);
-}
-
-/* The plain bytes of piece i. */
-static int fetch_take(struct obox_user *u, struct fetch *f, size_t i, struct buf *plain, unsigned char hash[32], struct err *err)
-{
-	struct piece *p = &f->p[i];
-
-	buf_clear(plain);
-	if (p->rc < 0)
-		return err_set(err, p->rc, "%s: %s", p->key, p->err.msg);
-	return bundle_unseal(u->ob, p->key, &p->sealed, plain, hash, err);
-}
-
-/* They were found to be what root names. */
-static void fetch_keep(struct obox_user *u, const struct fetch *f)
-{
-	size_t i;
-
-	for (i = 0; i < f->n; i++)
-		if (!f->p[i].cached)
-			cached_put(u, f->p[i].key, &f->p[i].sealed);
-}
-
-static void fetch_end(struct fetch *f)
-{
-	size_t i;
-
-	for (i = 0; i < f->n; i++) {
-		buf_free(&f->p[i].sealed);
-		free(f->p[i].key);
-	}
-	free(f->p);
-}
-
-/* Snapshot, then the segments behind it. */
-static int load_pieces(struct obox_user *u, const struct manifest *man, struct fetch *f, struct err *err)
-{
-	struct buf plain = BUF_INIT(OBOX_BUNDLE_MAX);
-	unsigned char hash[32];
-	uint64_t epoch = 0;
-	size_t i;
-	int rc = 0;
-
-	if (f->snap) {
-		rc = fetch_take(u, f, 0, &plain, hash, err);
-		if (rc == 0 && memcmp(hash, man->snap.hash, sizeof(hash)) != 0)
-			rc = err_set(err, ERR_CORRUPT, "%s: not the snapshot that the root names", f->p[0].key);
-		if (rc == 0)
-			rc = root_decode(&u->st, plain.data, plain.len, err);
-	}
-	memcpy(u->man.log_hash, man->snap_hash_of_log, 32);
-	for (i = f->snap; rc == 0 && i < f->n; i++) {
-		rc = fetch_take(u, f, i, &plain, hash, err);
-		if (rc == 0)
-			rc = apply_segment(u, man->snap_seq + 1 + i - f->snap, &epoch, &plain, err);
-		if (rc == 1) {
-			memcpy(u->man.log_hash, hash, 32);
-			u->tail_bytes_since_snap += plain.len;
-			rc = 0;
-		}
-	}
-	if (rc == 0 && (u->st.lsn != man->log_lsn || memcmp(u->man.log_hash, man->log_hash, 32) != 0))
-		rc = err_set(err, ERR_CORRUPT, "log of %s ends with record %" PRIu64 ", root says %" PRIu64, u->name, u->st.lsn, man->log_lsn);
-	buf_free(&plain);
-	return rc;
-}
-
-/* *doubt_r: it failed, and may do better without the cache. */
-static int load_with(struct obox_user *u, const struct manifest *man, bool cache, bool *doubt_r, struct err *err)
-{
-	struct fetch f;
-	int rc;
-
-	fetch_start(u, man, cache, &f);
-	rc = load_pieces(u, man, &f, err);
-	*doubt_r = rc < 0 && f.n_cached && (rc == ERR_CORRUPT || rc == ERR_LIMIT);
-	if (rc == 0)
-		fetch_keep(u, &f);
-	fetch_end(&f);
-	return rc;
-}
-
-int user_load(struct obox_user *u, const struct manifest *man, struct err *err)
-{
-	struct err e = ERR_INIT;
-	bool doubt;
-	int rc;
-
-	if (man->log_seq < man->snap_seq || man->log_seq - man->snap_seq > SEGMENTS_MAX)
-		return err_set(err, ERR_CORRUPT, "root of %s names impossible segments", u->name);
-	rc = load_with(u, man, true, &doubt, &e);
-	if (doubt) {
-		log_event(LOG_INF, "what was cached on disk is of no use: it is read from the store", LF_S("user", u->name), LF_ERR(&e), LF_END);
-		cached_forget(u);
-		root_release(&u->st);
-		root_init(&u->st, u);
-		u->tail_bytes_since_snap = 0;
-		err_clear(&e);
-		rc = load_with(u, man, false, &doubt, &e);
-	}
-	if (rc < 0)
-		return err_set(err, rc, "%s", e.msg);
-	cached_tidy(u);
-	return 0;
-}
+enum { SNAP_MIN = 256 * 1024, SNAP_SEGMENTS = 32, SLOTS_MAX = 64 };
 
 /* --- snapshots --- */
 
@@ -332,27 +112,72 @@ static void segment_encode(struct obox_user *u, struct upload *up, uint64_t lsn,
 	crypto_generichash(up->man.log_hash, 32, out->data, out->len, NULL, 0);
 }
 
-/* A name that exists is ours when it holds these bytes; otherwise somebody else writes this log. */
-static int segment_check(struct obox *ob, const char *key, const unsigned char hash[32], struct err *err)
+/* What is in the slot: 1 our own bytes, 0 a void segment of an owner before us (which came late, or whose taker was overtaken by a
+ * release), ERR_FENCED somebody takes this user over or has done so. */
+static int segment_there(struct upload *up, const char *key, struct err *err)
 {
 	struct buf there = BUF_INIT(OBOX_BUNDLE_MAX);
-	unsigned char other[32];
-	int rc = bundle_get(ob, key, &there, other, err);
+	uint64_t seq, epoch = 0, first, count;
+	const unsigned char *prev;
+	unsigned char hash[32];
+	struct rd r;
+	int rc = bundle_get(up->u->ob, key, &there, hash, err);
 
-	if (rc == 0 && memcmp(hash, other, 32) != 0)
-		rc = err_set(err, ERR_FENCED, "%s was written by another node: this one is no longer the owner", key);
+	if (rc == 0 && !memcmp(hash, up->man.log_hash, 32)) {
+		rc = 1;
+	} else if (rc == 0) {
+		r = rd_init(there.data, there.len);
+		rc = segment_decode_head(&r, &seq, &epoch, &first, &count, &prev, err);
+		if (rc == 0 && epoch >= up->man.epoch)
+			rc = err_set(err, ERR_FENCED, "%s was written by another node: this one is no longer the owner", key);
+	}
 	buf_free(&there);
 	return rc;
 }
 
+/* The slot of the segment is taken: its bytes go into the first behind it that is not held by a void one. */
+static int segment_settle(struct upload *up, struct pending_put *p, struct buf *sealed, struct err *err)
+{
+	struct obox_user *u = up->u;
+	struct rd r = rd_init(p->plain.data, p->plain.len);
+	struct buf seg = BUF_INIT(OBOX_BUNDLE_MAX);
+	uint64_t seq, epoch, first, count;
+	const unsigned char *prev;
+	int rc = segment_decode_head(&r, &seq, &epoch, &first, &count, &prev, err), i;
+
+	for (i = 0; rc == 0 && i < SLOTS_MAX; i++) {
+		rc = segment_there(up, p->key, err);
+		if (rc != 0)
+			break;
+		log_event(LOG_INF, "log slot holds a segment of an earlier owner, which is void: the next one is used", LF_S("user", u->name),
+			  LF_S("object", p->key), LF_END);
+		free(p->key);
+		p->key = segment_key(u, ++up->man.log_seq);
+		buf_clear(&seg);
+		segment_encode_head(up->man.log_seq, epoch, first, count, prev, &seg);
+		buf_add(&seg, r.p, rd_left(&r));
+		crypto_generichash(up->man.log_hash, 32, seg.data, seg.len, NULL, 0);
+		buf_clear(sealed);
+		rc = bundle_seal(u->ob, p->key, seg.data, seg.len, sealed, err);
+		if (rc == 0)
+			rc = obox_put_once(u->ob->cfg.index_store, p->key, sealed->data, sealed->len, NULL, err);
+		if (rc == 0)
+			rc = 1;
+		else if (rc == ERR_EXISTS)
+			rc = 0;
+	}
+	buf_free(&seg);
+	return rc == 0 ? err_set(err, ERR_BUSY, "%s: no free slot", p->key) : rc < 0 ? rc : 0;
+}
+
 /* --- putting --- */
 
-static int put_result(struct obox_user *u, struct pending_put *p, const struct objstore_op *op, const struct upload *up, struct err *err)
+static int put_result(struct upload *up, struct pending_put *p, const struct objstore_op *op, struct buf *sealed, struct err *err)
 {
 	int rc = op->rc;
 
 	if (rc == ERR_EXISTS && p->is_segment)
-		return segment_check(u->ob, p->key, up->man.log_hash, err);
+		return segment_settle(up, p, sealed, err);
 	if (rc == ERR_EXISTS)	/* same epoch, same record: an earlier attempt of ours */
 		return 0;
 	return rc < 0 ? err_set(err, rc, "%s: %s", p->key, op->err.msg) : 0;
@@ -371,8 +196,9 @@ static void dirty_again(struct obox_user *u, const struct obox_guid *guid)
 }
 
 /* All of them at once. */
-static int put_all(struct obox_user *u, struct snapshot_work *w, const struct upload *up, struct err *err)
+static int put_all(struct snapshot_work *w, struct upload *up, struct err *err)
 {
+	struct obox_user *u = up->u;
 	struct objstore_op *ops = mem_calloc(w->n, sizeof(*ops));
 	struct buf *sealed = mem_calloc(w->n, sizeof(*sealed));
 	struct iovec *iov = mem_calloc(w->n, sizeof(*iov));
@@ -389,7 +215,7 @@ static int put_all(struct obox_user *u, struct snapshot_work *w, const struct up
 		obox_run_many(u->ob->cfg.index_store, ops, w->n);
 	for (i = 0, r = rc; i < w->n; i++) {
 		struct pending_put *p = &w->puts[i];
-		int one = r < 0 ? r : put_result(u, p, &ops[i], up, err);
+		int one = r < 0 ? r : put_result(up, p, &ops[i], &sealed[i], err);
 
 		if (one < 0 && (rc == 0 || one == ERR_FENCED))
 			rc = one;
@@ -455,9 +281,7 @@ static int upload_encode(struct obox_user *u, bool force_snapshot, struct upload
 	}
 	if (snap && lsn == u->st.lsn && u->st.lsn > u->man.snap.lsn) {
 		snapshot_encode(u, up, w);
-		up->man.snap_seq = up->man.log_seq;
-		memcpy(up->man.snap_hash_of_log, up->man.log_hash, 32);
-		up->any = true;
+		up->snap = up->any = true;
 	}
 	if (up->release && lsn != u->st.lsn)
 		return err_set(err, ERR_BUSY, "user %s: records are left", u->name);
@@ -485,10 +309,14 @@ int upload_prepare(struct obox_user *u, bool release, bool force_snapshot, struc
 	}
 	pthread_mutex_unlock(&u->lock);
 	if (w.n) {
-		rc2 = put_all(u, &w, up, err);
+		rc2 = put_all(&w, up, err);
 		rc = rc < 0 ? rc : rc2;
 		if (rc2 == ERR_FENCED)
 			stop_user(u, err);
+	}
+	if (up->snap) {
+		up->man.snap_seq = up->man.log_seq;
+		memcpy(up->man.snap_hash_of_log, up->man.log_hash, 32);
 	}
 	if (rc < 0)
 		upload_abandon(up);
@@ -515,14 +343,10 @@ static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err
 {
 	struct obox_user *u = up->u;
 	struct err e = ERR_INIT;
-	struct obox_cluster *c = u->ob->cfg.cluster;
 	int rc, own, i;
 
 	for (i = 0; i < 3; i++) {
 		err_clear(&e);
-		/* who takes over may have put a segment behind this log already: a root that names nobody would hide that from the next owner */
-		if (up->release && c && !c->ops->leased(c))
-			return err_set(err, ERR_UNAVAILABLE, "user %s: this node has no lease now, so the user cannot be given back", u->name);
 		rc = root_put(u->ob, u->prefix, &up->man, etag, &e);
 		if (rc != ERR_CONFLICT)
 			break;

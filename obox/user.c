@@ -157,6 +157,7 @@ static int commit(struct obox_user *u, const struct rec *r, const struct journal
 	}
 	u->applying = *ticket_r;
 	rc = apply_all(u, r, n, err);
+	u->applying = 0;
 	if (!before)
 		cached_note(u);
 out:

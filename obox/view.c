@@ -4,7 +4,9 @@
  * told are gone.  What was expunged since is kept in `gone` (whole records), so
  * message sequence numbers stay as the client believes them until the next
  * sync that may tell of it: one when the journal has the expunge, for what a
- * crash can take back must not have been told.  A view in step with its mailbox is a few dozen bytes.
+ * crash can take back must not have been told.  So a view that is opened
+ * before that shows the message, too: mbox.leaving has those.  A view in step
+ * with its mailbox is a few dozen bytes.
  *
  *   sequence number of a known UID = index in the array + gone ones before it + 1 */
 #include "obox/obox-private.h"
@@ -19,7 +21,6 @@ struct obox_view {
 	struct mbox *m;
 	struct obox_view *next;		/* of the same mailbox */
 	bool read_only;
-	bool begun;			/* was synced once */
 	uint32_t known_uidnext;
 	uint64_t told;			/* modseq up to which flag changes were reported */
 	struct gone *gone;		/* by UID */
@@ -28,11 +29,63 @@ struct obox_view {
 	void *ctx;
 };
 
-/* HIGHESTMODSEQ as it may be told: not below the epoch's own first number, though nothing changed in it yet.  The epoch
- * before may have told higher ones than are in the log, and what was told never goes back. */
-static uint64_t told_modseq(const struct obox_user *u, const struct mbox *m)
+/* --- what is expunged and not told yet --- */
+
+static size_t gone_lower(const struct obox_view *v, uint32_t uid)
 {
-	uint64_t modseq = mbox_visible_modseq(m), first = u->st.epoch << 32;
+	size_t lo = 0, hi = v->n_gone;
+
+	if (hi && v->gone[hi - 1].msg.uid < uid)
+		return hi;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (v->gone[mid].msg.uid < uid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static void add_gone(struct obox_view *v, const struct gone *g)
+{
+	size_t at = gone_lower(v, g->msg.uid);
+
+	mem_grow(&v->gone, &v->cap_gone, v->n_gone + 1, sizeof(*v->gone));
+	memmove(v->gone + at + 1, v->gone + at, (v->n_gone - at) * sizeof(*v->gone));
+	v->gone[at] = *g;
+	v->n_gone++;
+}
+
+/* The journal has those at the front, mostly all of them. */
+static void drop_lasting(const struct obox_user *u, struct mbox *m)
+{
+	size_t n = 0;
+
+	while (n < m->n_leaving && journal_done(u->ob->journal, m->leaving[n].ticket))
+		n++;
+	if (!n)
+		return;
+	m->n_leaving -= n;
+	memmove(m->leaving, m->leaving + n, m->n_leaving * sizeof(*m->leaving));
+	if (!m->n_leaving) {
+		free(m->leaving);
+		m->leaving = NULL;
+		m->cap_leaving = 0;
+	}
+}
+
+/* HIGHESTMODSEQ as it may be told: below what is hidden, and below expunges that are not durable; not below the epoch's own first number, though nothing changed in it yet.  The epoch
+ * before may have told higher ones than are in the log, and what was told never goes back. */
+static uint64_t told_modseq(const struct obox_user *u, struct mbox *m)
+{
+	uint64_t modseq, first = u->st.epoch << 32;
+
+	drop_lasting(u, m);
+	modseq = mbox_visible_modseq(m);
+	if (m->n_leaving && m->leaving[0].modseq <= modseq)
+		modseq = m->leaving[0].modseq - 1;
 
 	return modseq > first || sim_broken("modseq-goes-back") ? modseq : first;
 }
@@ -42,6 +95,7 @@ int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, voi
 {
 	struct obox_view *v;
 	struct mbox *m;
+	size_t i;
 	int rc;
 
 	*v_r = NULL;
@@ -63,6 +117,9 @@ int obox_view_open(struct obox_user *u, const char *mailbox, bool read_only, voi
 		v->ctx = ctx;
 		v->next = m->views;
 		m->views = v;
+		for (i = 0; i < m->n_leaving; i++)	/* told_modseq() left those that are not durable */
+			if (m->leaving[i].msg.uid < v->known_uidnext)
+				add_gone(v, &m->leaving[i]);
 		*v_r = v;
 	}
 	pthread_mutex_unlock(&u->lock);
@@ -117,39 +174,19 @@ void view_mailbox_deleted(struct mbox *m)
 	view_mailbox_changed(m, NULL);
 }
 
-static size_t gone_lower(const struct obox_view *v, uint32_t uid)
+void view_expunged(struct obox_user *u, struct mbox *m, const struct obox_msg *msg, uint64_t modseq)
 {
-	size_t lo = 0, hi = v->n_gone;
-
-	if (hi && v->gone[hi - 1].msg.uid < uid)
-		return hi;
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (v->gone[mid].msg.uid < uid)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
-void view_expunged(struct mbox *m, const struct obox_msg *msg, uint64_t modseq)
-{
+	struct gone gone = { *msg, u->applying, modseq };
 	struct obox_view *v;
 
-	for (v = m->views; v; v = v->next) {
-		size_t at;
-
-		if (msg->uid >= v->known_uidnext)
-			continue;
-		at = gone_lower(v, msg->uid);
-		mem_grow(&v->gone, &v->cap_gone, v->n_gone + 1, sizeof(*v->gone));
-		memmove(v->gone + at + 1, v->gone + at, (v->n_gone - at) * sizeof(*v->gone));
-		v->gone[at] = (struct gone){ *msg, v->u->applying, modseq };
-		v->gone[at].msg.flags |= OBOX_GONE;
-		v->n_gone++;
+	if (u->applying && msg->uid < mbox_visible_uidnext(m)) {
+		drop_lasting(u, m);
+		mem_grow(&m->leaving, &m->cap_leaving, m->n_leaving + 1, sizeof(*m->leaving));
+		m->leaving[m->n_leaving++] = gone;
 	}
+	for (v = m->views; v; v = v->next)
+		if (msg->uid < v->known_uidnext)
+			add_gone(v, &gone);
 }
 
 /* --- looking --- */
@@ -159,7 +196,7 @@ static size_t live(const struct obox_view *v)	/* known messages still there */
 	return mbox_lower(v->m, v->known_uidnext);
 }
 
-static void status_of(const struct obox_user *u, const struct mbox *m, struct obox_status *st)
+static void status_of(const struct obox_user *u, struct mbox *m, struct obox_status *st)
 {
 	size_t i;
 
@@ -297,6 +334,15 @@ static void split(const struct obox_view *v, size_t pos, size_t *i, size_t *g)
 	*i = pos - lo;
 }
 
+static struct obox_msg gone_read(const struct obox_view *v, const struct gone *g)
+{
+	struct obox_msg m = g->msg;
+
+	if (journal_done(v->u->ob->journal, g->ticket))
+		m.flags |= OBOX_GONE;
+	return m;
+}
+
 size_t obox_view_read(struct obox_view *v, uint32_t seq, struct obox_msg *out, size_t max)
 {
 	size_t i, g, n, got = 0, k;
@@ -315,7 +361,7 @@ size_t obox_view_read(struct obox_view *v, uint32_t seq, struct obox_msg *out, s
 		} else if (i < n && v->m->msgs[i].uid < v->gone[g].msg.uid) {
 			out[got++] = v->m->msgs[i++];
 		} else {
-			out[got++] = v->gone[g++].msg;
+			out[got++] = gone_read(v, &v->gone[g++]);
 		}
 	}
 	pthread_mutex_unlock(&v->u->lock);
@@ -352,7 +398,7 @@ size_t obox_view_keyword_count(struct obox_view *v)
 
 /* --- syncing --- */
 
-/* Those that are durable; all of a view that was told nothing yet. */
+/* Those that are durable. */
 static void take_expunged(struct obox_view *v, struct obox_sync *out)
 {
 	size_t i, kept = 0;
@@ -362,7 +408,7 @@ static void take_expunged(struct obox_view *v, struct obox_sync *out)
 	for (i = 0; i < v->n_gone; i++) {
 		const struct gone *g = &v->gone[i];
 
-		if (v->begun && !journal_done(v->u->ob->journal, g->ticket)) {
+		if (!journal_done(v->u->ob->journal, g->ticket)) {
 			v->gone[kept++] = *g;
 			continue;
 		}
@@ -430,7 +476,6 @@ int obox_view_sync(struct obox_view *v, bool expunges_ok, struct obox_sync *out)
 		v->known_uidnext = visible;
 		out->new_messages = live(v) > known;
 	}
-	v->begun = true;
 	out->exists = (uint32_t)(live(v) + v->n_gone);
 	v->told = told_modseq(v->u, v->m);
 	out->highestmodseq = below_gone(v, v->told);
@@ -449,7 +494,7 @@ void obox_sync_free(struct obox_sync *s)
 /* An own flag change: the view is in step with it when it was with all before. */
 void view_own_change(struct obox_view *v, uint64_t before, uint64_t after)
 {
-	if (v->told >= before && !v->m->pending.n)
+	if (v->told >= before && !v->m->pending.n && !v->m->n_leaving)
 		v->told = after;
 }
 

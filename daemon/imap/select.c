@@ -118,6 +118,8 @@ static void view_status(struct imap_session *s, struct obox_status *st)
 	obox_view_status(s->view, st);
 	memset(&sync, 0, sizeof(sync));
 	obox_view_sync(s->view, true, &sync);	/* nothing was told yet: no news */
+	if (sync.highestmodseq < st->highestmodseq)
+		st->highestmodseq = sync.highestmodseq;
 	obox_sync_free(&sync);
 	last = obox_view_count(s->view);
 	if (last)

@@ -334,10 +334,12 @@ static void a_stalled_store_is_not_promised_anything(void **state)
 {
 	struct cluster *c = *state;
 	struct obox_user *u;
-	struct obox_view *v, *w;
+	struct obox_view *v, *w, *fresh;
 	struct obox_status before, st;
 	struct obox_sync s;
+	struct obox_msg m;
 	struct seqset one = SEQSET_INIT;
+	uint64_t expunge;
 	int64_t start, last = 0;
 	uint32_t uid;
 	int i;
@@ -366,13 +368,22 @@ static void a_stalled_store_is_not_promised_anything(void **state)
 		cluster_pass(c, 10);
 	gate_hold(c->node[0].gate, true);
 	seqset_add(&one, 2, 2);
-	assert_int_equal(obox_expunge(v, &one, true, NULL, &c->err), ERR_UNAVAILABLE);
+	assert_int_equal(obox_expunge(v, &one, true, &expunge, &c->err), ERR_UNAVAILABLE);
 	obox_view_sync(w, true, &s);
 	assert_int_equal(s.n_expunged, 0);	/* a takeover would bring it back */
 	obox_view_status(w, &st);
-	assert_true(s.highestmodseq < st.highestmodseq);	/* nor may a client think that it has heard of it */
+	assert_true(s.highestmodseq < expunge && st.highestmodseq < expunge);	/* nor may a client think that it has heard of it */
 	obox_sync_free(&s);
 	assert_int_equal(obox_view_count(w), 3);
+	/* nor is it missing in a mailbox that is opened now */
+	assert_int_equal(obox_view_open(u, "INBOX", false, NULL, NULL, &fresh, &c->err), 0);
+	obox_view_sync(fresh, true, &s);
+	assert_int_equal(s.n_expunged, 0);
+	assert_int_equal(s.exists, 3);
+	assert_true(s.highestmodseq < expunge);
+	obox_sync_free(&s);
+	assert_int_equal(obox_view_read(fresh, 2, &m, 1), 1);
+	assert_true(m.uid == 2 && !(m.flags & OBOX_GONE));
 	gate_hold(c->node[0].gate, false);
 	for (i = 0; i < 300 && obox_view_count(w) == 3; i++) {
 		cluster_pass(c, 10);
@@ -381,6 +392,10 @@ static void a_stalled_store_is_not_promised_anything(void **state)
 		obox_sync_free(&s);
 	}
 	assert_int_equal(obox_view_count(w), 2);
+	obox_view_sync(fresh, true, &s);
+	assert_true(s.n_expunged == 1 && s.expunged[0] == 2 && s.expunged_seq[0] == 2 && s.highestmodseq >= expunge);
+	obox_sync_free(&s);
+	obox_view_close(&fresh);
 	obox_view_status(w, &st);
 	assert_true(st.highestmodseq > before.highestmodseq);
 	seqset_free(&one);

@@ -358,6 +358,7 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 	struct obox_view *v;
 	struct m_box *b;
 	bool known = false;
+	uint64_t highest;
 	size_t n, i, k;
 	int rc = obox_view_open(u, name, true, NULL, NULL, &v, &err);
 
@@ -372,6 +373,7 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 		struct obox_sync sync;
 
 		obox_view_sync(v, true, &sync);
+		highest = sync.highestmodseq;
 		obox_sync_free(&sync);
 		obox_view_status(v, &st);
 		b = model_box(c->user, &st.guid, st.uidvalidity);
@@ -386,6 +388,7 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 				msgs[k++] = msgs[i];
 		n = k;
 	} while (again.highestmodseq != st.highestmodseq || again.uidnext != st.uidnext || again.messages != st.messages);
+	st.highestmodseq = highest;
 	of.epoch = u->man.epoch;
 	of.owner = owns(c, u) && !obox_view_deleted(v);
 	of.frozen = !sim_strict && is_frozen(u, &st.guid);
