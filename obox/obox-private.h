@@ -242,8 +242,8 @@ struct obox_user {
 		size_t len;
 		uint64_t lsn;		/* 0: none */
 	} started;
-	struct flying {			/* saves whose objects are not in the store: log segments end before the first */
-		uint64_t lsn, n;
+	struct flying {			/* saves whose objects are not in the store: log segments end before the first of them, */
+		uint64_t lsn, undone;	/* or have the record that takes it back, too; 0: there is none yet */
 	} *flying;
 	size_t n_flying, cap_flying;
 	struct late {			/* UIDs that stay hidden until the journal has a record: of a move that may happen after all, of taking back;

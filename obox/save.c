@@ -303,21 +303,25 @@ static int put_and_wait(struct batch *b, struct err *err)
 	return rc;
 }
 
-static void take_off(struct obox_user *u, uint64_t lsn, uint64_t n)
+static void take_off(struct obox_user *u, uint64_t lsn)
 {
 	mem_grow(&u->flying, &u->cap_flying, u->n_flying + 1, sizeof(*u->flying));
-	u->flying[u->n_flying++] = (struct flying){ lsn, n };
+	u->flying[u->n_flying++] = (struct flying){ lsn, 0 };
 }
 
-static void land(struct obox_user *u, uint64_t lsn)
+/* Its object is there; or, undone, it will never be, and records up to that one say so. */
+static void land(struct obox_user *u, uint64_t lsn, uint64_t undone)
 {
 	size_t i;
 
-	for (i = 0; i < u->n_flying; i++)
-		if (u->flying[i].lsn == lsn) {
-			u->flying[i] = u->flying[--u->n_flying];
-			return;
-		}
+	for (i = 0; i < u->n_flying && u->flying[i].lsn != lsn; i++)
+		;
+	if (i == u->n_flying)
+		return;
+	if (undone)
+		u->flying[i].undone = undone;
+	else
+		u->flying[i] = u->flying[--u->n_flying];
 }
 
 /* What was applied cannot be made durable: nothing more is taken for this user, and what is hidden stays so; under the lock. */
@@ -377,6 +381,7 @@ static void batch_undo(struct batch *b)
 	rc = user_commit_forced(u, &r, &ticket, &e);
 	seqset_free(&uids);
 	if (rc == 0) {
+		land(u, b->lsn, u->st.lsn);
 		pthread_mutex_unlock(&u->lock);
 		rc = sim_broken("uidnext-given-back") ? 0 : user_wait(u, ticket, &e);
 		pthread_mutex_lock(&u->lock);
@@ -403,7 +408,7 @@ static int batch_begin(struct batch *b, const char *mailbox, uint32_t *uidvalidi
 		rc = batch_commit(b, err);
 	if (rc == 0) {
 		b->lsn = u->st.lsn - b->n + 1;
-		take_off(u, b->lsn, b->n);
+		take_off(u, b->lsn);
 		b->m->pins++;
 		if (uidvalidity_r)
 			*uidvalidity_r = b->m->uidvalidity;
@@ -431,11 +436,12 @@ static int batch_run(struct batch *b, const char *mailbox, uint32_t *uidvalidity
 	pthread_mutex_lock(&u->lock);
 	if (rc == 0 && b->m->deleted)
 		rc = err_set(err, ERR_NOTFOUND, "mailbox was deleted meanwhile");
-	if (rc == 0 || b->m->deleted)
+	if (rc == 0 || b->m->deleted) {
+		land(u, b->lsn, rc < 0 ? u->st.lsn : 0);	/* what deleted the mailbox takes it back, too */
 		user_show(u, b->m, b->first, b->first + (uint32_t)b->n - 1);
-	else
+	} else {
 		batch_undo(b);
-	land(u, b->lsn);
+	}
 	mbox_unpin(b->m);
 	pthread_mutex_unlock(&u->lock);
 	/* beside the journal an object may still be on its way, and deleting what may come back is no good */

@@ -78,20 +78,27 @@ static void snapshot_encode(struct obox_user *u, struct upload *up, struct snaps
 /* --- segments --- */
 
 /* How much of the tail may go: not behind a save whose object is not stored (nobody could say later that it
- * was not acknowledged), and what was begun for this slot goes first. */
+ * was not acknowledged) unless the record that takes it back goes along, and what was begun for this slot goes first. */
 static uint64_t upload_cut(const struct obox_user *u, size_t *len_r)
 {
 	struct rd r = rd_init(u->tail.data, u->tail.len);
 	uint64_t stop = u->st.lsn, lsn;
 	size_t i, len;
+	bool again = true;
 
 	if (u->started.lsn) {
 		*len_r = u->started.len;
 		return u->started.lsn;
 	}
-	for (i = 0; i < u->n_flying && !sim_broken("flying-save-uploaded"); i++)
-		if (u->flying[i].lsn <= stop)
-			stop = u->flying[i].lsn - 1;
+	while (again)
+		for (again = false, i = 0; i < u->n_flying && !sim_broken("flying-save-uploaded"); i++) {
+			const struct flying *f = &u->flying[i];
+
+			if (f->lsn > stop || (f->undone && f->undone <= stop))
+				continue;
+			stop = f->lsn - 1;
+			again = true;	/* what takes an earlier one back may now be left out */
+		}
 	*len_r = u->tail.len;
 	if (stop == u->st.lsn)
 		return stop;
@@ -359,6 +366,17 @@ static int swap_root(struct upload *up, char etag[OBJ_ETAG_MAX], struct err *err
 	return rc < 0 ? err_set(err, rc, "%s", e.msg) : 0;
 }
 
+/* Those that the log has, with what takes them back. */
+static void forget_undone(struct obox_user *u)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < u->n_flying; i++)
+		if (!u->flying[i].undone || u->flying[i].undone > u->man.log_lsn)
+			u->flying[n++] = u->flying[i];
+	u->n_flying = n;
+}
+
 static void took(struct upload *up, const char *etag)
 {
 	struct obox_user *u = up->u;
@@ -372,6 +390,7 @@ static void took(struct upload *up, const char *etag)
 	u->man = up->man;
 	u->limbo = false;
 	u->started = (struct started){ 0, 0 };
+	forget_undone(u);
 	u->dirty_us = clock_mono_us(u->ob->cfg.clock);
 	buf_consume(&u->tail, up->tail_len);
 	cached_note(u);

@@ -108,7 +108,7 @@ uint64_t user_landed(const struct obox_user *u)
 	size_t i;
 
 	for (i = 0; i < u->n_flying && !sim_broken("landed-too-early"); i++)
-		if (u->flying[i].lsn < lsn)
+		if (!u->flying[i].undone && u->flying[i].lsn < lsn)
 			lsn = u->flying[i].lsn;
 	return lsn;
 }

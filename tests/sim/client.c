@@ -340,7 +340,7 @@ static void read_body(const struct client *c, struct obox_user *u, struct m_box 
 		violation(1, "%s: UID %u, message %u cannot be read: %s", user_name_of(c->user), m->uid, known->content, err.msg);
 }
 
-/* While mail is on its way HIGHESTMODSEQ stands still, but flags and expunges behind it are shown (README.md, "known"). */
+/* While mail is on its way HIGHESTMODSEQ stands still, but flags behind it are shown (README.md, "known"). */
 static bool is_frozen(struct obox_user *u, const struct obox_guid *g)
 {
 	struct mbox *m = root_by_guid(&u->st, g);
