@@ -4,10 +4,12 @@
 
 #include "base/b64.h"
 #include "base/err.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -208,6 +210,7 @@ static void fill(struct gconn *g, struct buf *out)
 	msg_conn_put(out, &m);
 }
 
+/* Both: 0 done, 1 the worker is no more, -1 with errno. */
 static int hand_over_relay(struct gconn *g, struct chan *worker, const struct buf *msg)
 {
 	int sv[2];
@@ -216,9 +219,27 @@ static int hand_over_relay(struct gconn *g, struct chan *worker, const struct bu
 		return -1;
 	if (chan_send(worker, msg, sv[1]) < 0) {
 		close(sv[0]);
-		return -1;
+		return 1;
 	}
 	return gate_relay_start(g, sv[0]);
+}
+
+static int hand_over_socket(struct gconn *g, struct chan *worker, const struct buf *msg)
+{
+	struct loop *l = &g->gate->p.loop;
+	int fd = g->src.fd, copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (copy < 0)
+		return -1;
+	loop_del(l, &g->src);	/* before it goes: epoll would go on watching it in the worker */
+	if (chan_send(worker, msg, copy) < 0) {
+		if (loop_add(l, &g->src, fd, 0) == 0)
+			return 1;
+		io_close(&fd);
+		return -1;
+	}
+	io_close(&fd);
+	return 0;
 }
 
 /* The worker is away; it is being started again. */
@@ -233,7 +254,7 @@ void gate_handover(struct gconn *g)
 	struct gate *gate = g->gate;
 	struct chan *worker = gate->workers[g->worker % GATE_WORKERS_MAX];
 	struct buf msg = BUF_INIT(CHAN_MSG_MAX);
-	int fd;
+	int rc;
 
 	if (!worker) {
 		wait_for_worker(g);
@@ -242,24 +263,23 @@ void gate_handover(struct gconn *g)
 	g->waiting = false;
 	loop_timer_clear(&gate->p.loop, &g->timer);
 	fill(g, &msg);
-	buf_free(&g->in);
-	if (g->ssl) {
-		if (hand_over_relay(g, worker, &msg) < 0) {
-			char id[24];
-
-			gate_id(g, id);
-			log_event(LOG_ERROR, "a connection cannot be handed to its worker", LF_S("session", id), LF_S("why", strerror(errno)), LF_END);
-			gate_close(g);
-		} else {
+	rc = g->ssl ? hand_over_relay(g, worker, &msg) : hand_over_socket(g, worker, &msg);
+	buf_free(&msg);
+	if (rc == 0) {
+		buf_free(&g->in);
+		if (g->ssl)
 			gate_relay_step(g);
-		}
+		else
+			gate_close(g);
+	} else if (rc == 1) {
+		wait_for_worker(g);	/* it has just ended, which the loop is about to hear */
 	} else {
-		fd = g->src.fd;
-		loop_del(&gate->p.loop, &g->src);	/* before it goes: epoll would go on watching it in the worker */
-		(void)chan_send(worker, &msg, fd);
+		char id[24];
+
+		gate_id(g, id);
+		log_event(LOG_ERROR, "a connection cannot be handed to its worker", LF_S("session", id), LF_S("why", strerror(errno)), LF_END);
 		gate_close(g);
 	}
-	buf_free(&msg);
 }
 
 void gate_handover_waiting(struct gate *gate, unsigned worker)
