@@ -494,6 +494,7 @@ void obox_sync_free(struct obox_sync *s)
 /* An own flag change: the view is in step with it when it was with all before. */
 void view_own_change(struct obox_view *v, uint64_t before, uint64_t after)
 {
+	drop_lasting(v->u, v->m);
 	if (v->told >= before && !v->m->pending.n && !v->m->n_leaving)
 		v->told = after;
 }
