@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-enum { LOOKS = 6 };	/* at what was overwritten: copies may be behind, one of several */
+enum { LOOKS = 6 };	/* at what was overwritten or deleted: copies may be behind, one of several */
 
 /* Ends a try that did not show what it has to. */
 #define NEEDS(shown) do { enum probe_shown shown_ = (shown); if (shown_ != PROBE_SHOWED_GOOD) return shown_; } while (0)
@@ -263,13 +263,14 @@ enum probe_shown probe_try_delete(struct probe *p, enum probe_check c)
 {
 	char text[64];
 	struct err e = ERR_INIT;
-	int rc;
+	int rc, i;
 
 	NEEDS(probe_make(p, "delete", NULL, text));
 	rc = objstore_delete(p->s, probe_key(p, "delete"), &e);
 	if (rc < 0)
 		return probe_answered(p, rc, &e) ? probe_bad(p, "delete is answered with: %.180s", e.msg) : PROBE_SHOWED_NOTHING;
-	NEEDS_OR(probe_reads(p, "delete", NULL, NULL), "a deleted object can still be read");
+	for (i = 0; i < LOOKS; i++)
+		NEEDS_OR(probe_reads(p, "delete", NULL, NULL), "a deleted object can still be read");
 	return PROBE_SHOWED_GOOD;
 }
 

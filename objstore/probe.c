@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* PATIENCE: so many requests in a row without an answer, or so long none, and the store cannot be tried now. */
-enum { ROUNDS = 5, TIMED = 5, READS = 5, MORE = 10, PATIENCE = 6, PATIENCE_US = 10000000, PAUSE_US = 20000, SAID_OFTEN = 3, TRIES_MAX = 100 };
+enum { ROUNDS = 5, TIMED = 5, READS = 5, REFUSALS = 3, PATIENCE = 6, PATIENCE_US = 10000000, PAUSE_US = 20000, IN_A_ROW = 4, TRIES_MAX = 100 };
 
 /* --- asking --- */
 
@@ -145,7 +145,7 @@ enum probe_shown probe_swap(struct probe *p, const char *name, char *etag, char 
 
 /* --- a check --- */
 
-/* Tried until it was well so many times, or not as often as cannot be chance: bad = 1 where nothing but the store explains it. */
+/* Tried until it was well so many times, or bad so often in a row that it is no chance: 1 where nothing but the store explains it. */
 static void check(struct probe *p, enum probe_check c, probe_try *try, unsigned good, unsigned bad)
 {
 	unsigned well = 0, ill = 0, tries = 0;
@@ -161,14 +161,14 @@ static void check(struct probe *p, enum probe_check c, probe_try *try, unsigned 
 		shown = try(p, c);
 		if (p->rc || shown == PROBE_SHOWED_NOTHING)
 			continue;
-		if (shown == PROBE_SHOWED_GOOD)
-			well++;
-		else if (++ill == bad)
+		ill = shown == PROBE_SHOWED_GOOD ? 0 : ill + 1;
+		well += shown == PROBE_SHOWED_GOOD;
+		if (ill == bad) {
 			p->r->state[c] = PROBE_FAILS;
-		if (p->r->state[c] == PROBE_FAILS)
 			memcpy(p->r->text[c], p->why, sizeof(p->r->text[c]));
-		else if (well >= good + (ill ? MORE : 0))
+		} else if (well == good) {
 			p->r->state[c] = PROBE_HOLDS;
+		}
 	}
 }
 
@@ -177,9 +177,9 @@ static void check_all(struct probe *p, unsigned rounds)
 	check(p, PROBE_CREATE, probe_try_create, 1, 1);
 	check(p, PROBE_MATCH, probe_try_match, 1, 1);
 	if (probe_holds(p, PROBE_MATCH))
-		check(p, PROBE_STALE, probe_try_stale, 1, 1);
+		check(p, PROBE_STALE, probe_try_stale, REFUSALS, 1);	/* one conflict may be of another kind */
 	/* without conditions an older put may come late and again */
-	check(p, PROBE_READ, probe_try_read, READS, probe_holds(p, PROBE_CREATE) && probe_holds(p, PROBE_STALE) ? 1 : SAID_OFTEN);
+	check(p, PROBE_READ, probe_try_read, READS, probe_holds(p, PROBE_CREATE) && probe_holds(p, PROBE_STALE) ? 1 : IN_A_ROW);
 	if (probe_holds(p, PROBE_CREATE))
 		check(p, PROBE_CREATE_RACE, probe_try_race, rounds, 1);
 	if (probe_holds(p, PROBE_STALE))
@@ -187,8 +187,8 @@ static void check_all(struct probe *p, unsigned rounds)
 	check(p, PROBE_RANGE, probe_try_range, 1, 1);
 	check(p, PROBE_LIST, probe_try_list, 1, 1);
 	/* what is put once more, late, is there again */
-	check(p, PROBE_DELETE, probe_try_delete, 1, SAID_OFTEN);
-	check(p, PROBE_DELETE_MANY, probe_try_delete_many, 1, SAID_OFTEN);
+	check(p, PROBE_DELETE, probe_try_delete, 1, IN_A_ROW);
+	check(p, PROBE_DELETE_MANY, probe_try_delete_many, 1, IN_A_ROW);
 	check(p, PROBE_COPY, probe_try_copy, 1, 1);
 }
 
