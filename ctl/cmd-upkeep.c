@@ -109,7 +109,7 @@ static int sums(struct ctl *c, const char *user, json_t *last)
 	else
 		printf("%s: %lld messages, %lld damaged, %lld missing, %lld orphans, %lld repaired\n", user, (long long)num(last, "messages"),
 		       (long long)num(last, "damaged"), (long long)num(last, "missing"), (long long)num(last, "orphans"), (long long)num(last, "repaired"));
-	return num(last, "damaged") + num(last, "missing") > num(last, "repaired") ? CTL_DAMAGE : CTL_OK;
+	return num(last, "damaged") + num(last, "missing") > num(last, "forgotten") ? CTL_DAMAGE : CTL_OK;
 }
 
 static int check_one(struct ctl *c, const char *user, struct err *err)

@@ -34,14 +34,14 @@ void ctl_progress(struct ctl *c, const char *what, uint64_t done, uint64_t total
 		return;
 	last = now;
 	if (!total) {
-		fprintf(stderr, "\r%s %" PRIu64 " ", what, done);
+		fprintf(stderr, "\r%s %" PRIu64 " \033[K", what, done);
 		return;
 	}
 	n = (int)(done * 40 / total);
 	fprintf(stderr, "\r%s [", what);
 	for (i = 0; i < 40; i++)
 		fputc(i < n ? '#' : '.', stderr);
-	fprintf(stderr, "] %" PRIu64 "/%" PRIu64 " ", done, total);
+	fprintf(stderr, "] %" PRIu64 "/%" PRIu64 " \033[K", done, total);	/* another bar, a longer one, may have stood here */
 }
 
 void ctl_progress_end(struct ctl *c)

@@ -150,6 +150,12 @@ static int judge(const struct probe_result *r, const char *name, bool for_index,
 	return rc == 0 && for_index ? probe_judge(r, PROBE_FOR_INDEX, "index_store", err) : rc;
 }
 
+/* Also a probe that was cut short may have seen enough. */
+static bool refused(const struct probe_result *r, const char *name, bool for_index)
+{
+	return probe_fails(r, PROBE_FOR_MAIL, name, NULL) < 0 || (for_index && probe_fails(r, PROBE_FOR_INDEX, name, NULL) < 0);
+}
+
 /* From the file when it is good and of this very start, otherwise tried; when the store is away, what is known of it. */
 static int known_or_probe(const struct conf *c, const char *name, const struct conf_store *cs, struct objstore *s, bool for_index, struct probe_result *r, struct err *err)
 {
@@ -168,7 +174,9 @@ static int known_or_probe(const struct conf *c, const char *name, const struct c
 		rc = 0;
 	} else {
 		rc = stores_probe(c, name, cs, s, 0, r, &why);
-		if (rc < 0 && same && err_is_temporary(rc)) {
+		if (rc < 0 && refused(r, name, for_index)) {
+			rc = 0;
+		} else if (rc < 0 && same && err_is_temporary(rc)) {
 			log_event(LOG_WARN, "the object store could not be tried; what was found before counts", LF_S("section", name), LF_ERR(&why), LF_END);
 			*r = *kept;
 			rc = 0;

@@ -70,7 +70,7 @@ static void fscache_submit(struct objstore *base, struct objstore_op *op)
 	}
 	switch (op->verb) {
 	case OBJ_GET:
-		if (op->off > OFFSET_MAX || op->len > OFFSET_MAX || !fsc_known(fc, op->key, &id, &owner))
+		if (op->uncached || op->off > OFFSET_MAX || op->len > OFFSET_MAX || !fsc_known(fc, op->key, &id, &owner))
 			break;
 		if (op->want_etag)
 			fsc_change_submit(fc, op, &id, owner);

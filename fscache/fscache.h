@@ -10,6 +10,7 @@
  *    ranges as can be and kept; concurrent GETs of the same blocks share one
  *    fetch.  A GET with want_etag always asks the store and drops what is
  *    cached of the object: the way to read again what turned out damaged.
+ *    A GET with uncached is passed on: the way to look at the store itself.
  *  - PUT create-only: kept while it is written through.
  *  - Other PUTs, DELETE, COPY onto: what is cached of the object is dropped.
  *  - HEAD, LIST, SYNC and other objects: passed to the store as they are.

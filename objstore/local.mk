@@ -9,7 +9,8 @@ noinst_LIBRARIES += %reldir%/libobjstore.a
 	%reldir%/open.c \
 	%reldir%/policy.c %reldir%/policy.h \
 	%reldir%/posix.c \
-	%reldir%/probe.c %reldir%/probe.h \
+	%reldir%/probe.c %reldir%/probe.h %reldir%/probe-private.h \
+	%reldir%/probe-checks.c \
 	%reldir%/probe-result.c \
 	%reldir%/s3.c %reldir%/s3-private.h \
 	%reldir%/s3-answer.c \

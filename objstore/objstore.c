@@ -180,6 +180,13 @@ int objstore_get_fresh(struct objstore *s, const char *key, uint64_t off, uint64
 	return run(s, &op, err);
 }
 
+int objstore_get_uncached(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, struct err *err)
+{
+	struct objstore_op op = { .verb = OBJ_GET, .key = key, .out = out, .off = off, .len = len, .uncached = true };
+
+	return run(s, &op, err);
+}
+
 int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err)
 {
 	struct objstore_op op = { .verb = OBJ_HEAD, .key = key };

@@ -70,6 +70,7 @@ struct objstore_op {
 	const struct iovec *iov;	/* OBJ_PUT: the bytes, borrowed until done */
 	int n_iov;
 	bool want_etag;			/* GET, HEAD: fill in etag (a driver may have to read for it) */
+	bool uncached;			/* OBJ_GET: the store's own bytes; caches on the way are neither asked nor changed */
 	bool lazy;			/* OBJ_PUT: atomic at once, durable only by a later OBJ_SYNC */
 	uint64_t off, len;		/* OBJ_GET: range; len 0 = to the end.  Beyond the end: what is there */
 	struct buf *out;		/* OBJ_GET: appended to; its ceiling bounds what is taken (else ERR_LIMIT) */
@@ -135,6 +136,8 @@ int objstore_get(struct objstore *s, const char *key, struct buf *out, char etag
 int objstore_get_range(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, uint64_t *size_r, struct err *err);
 /* The same from the store itself, past any cache: what to do when cached bytes turned out damaged. */
 int objstore_get_fresh(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, struct err *err);
+/* The same and the caches stay as they are: what the store has. */
+int objstore_get_uncached(struct objstore *s, const char *key, uint64_t off, uint64_t len, struct buf *out, struct err *err);
 int objstore_head(struct objstore *s, const char *key, uint64_t *size_r, struct err *err);	/* 1 there, 0 not, <0 */
 int objstore_delete(struct objstore *s, const char *key, struct err *err);	/* absent is fine */
 /* All are tried; the first error. Any store; in as few requests as it can. */

@@ -45,23 +45,35 @@ const char *probe_state_name(enum probe_state s)
 	return names[s];
 }
 
-int probe_judge(const struct probe_result *r, enum probe_role role, const char *name, struct err *err)
+static bool needed(enum probe_role role, int c)
+{
+	return role == PROBE_FOR_INDEX ? checks[c].index : checks[c].mail;
+}
+
+int probe_fails(const struct probe_result *r, enum probe_role role, const char *name, struct err *err)
 {
 	bool conditional;
 	int c;
 
 	for (c = 0; c < PROBE_N; c++) {
-		if (!(role == PROBE_FOR_INDEX ? checks[c].index : checks[c].mail) || r->state[c] != PROBE_FAILS)
+		if (!needed(role, c) || r->state[c] != PROBE_FAILS)
 			continue;
 		conditional = c >= PROBE_CREATE && c <= PROBE_MATCH_RACE;
 		return err_set(err, ERR_INVALID, "%s: %.100s cannot be used: %.170s. %s", name, r->store, r->text[c],
 			       conditional ? "Two servers could undo each other's changes there. Use a store with conditional writes (AWS S3, Ceph RGW), or driver = posix"
 					   : "Use another store; culverctl store probe tells more");
 	}
-	for (c = 0; c < PROBE_N; c++)
-		if ((role == PROBE_FOR_INDEX ? checks[c].index : checks[c].mail) && r->state[c] != PROBE_HOLDS)
-			return err_set(err, ERR_INVALID, "%s: %.200s: \"%s\" could not be tried: run culverctl store probe", name, r->store, checks[c].title);
 	return 0;
+}
+
+int probe_judge(const struct probe_result *r, enum probe_role role, const char *name, struct err *err)
+{
+	int c, rc = probe_fails(r, role, name, err);
+
+	for (c = 0; c < PROBE_N && rc == 0; c++)
+		if (needed(role, c) && r->state[c] != PROBE_HOLDS)
+			rc = err_set(err, ERR_INVALID, "%s: %.200s: \"%s\" could not be tried: run culverctl store probe", name, r->store, checks[c].title);
+	return rc;
 }
 
 static json_t *to_json(const struct probe_result *r)

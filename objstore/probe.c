@@ -1,32 +1,36 @@
-#include "objstore/probe.h"
+#include "objstore/probe-private.h"
 
 #include "base/b64.h"
 #include "base/mem.h"
 
 #include <openssl/rand.h>
-#include <pthread.h>
+#include <unistd.h>
 
-enum { ROUNDS = 5, TIMED = 5, ID = 17 };
+/* PATIENCE: so many requests in a row without an answer, or so long none, and the store cannot be tried now. */
+enum { ROUNDS = 5, TIMED = 5, READS = 5, REFUSALS = 3, PATIENCE = 6, PATIENCE_US = 10000000, PAUSE_US = 20000, IN_A_ROW = 4, TRIES_MAX = 100 };
 
-struct probe {
-	struct objstore *s;
-	struct probe_result *r;
-	struct err *err;
-	char id[ID];			/* of this run */
-	unsigned serial;		/* makes every body its own */
-	char key[128];
-	char **used;			/* keys of objects there may be: not every store can list them */
-	size_t n_used, cap_used;
-	int rc;				/* <0: the store cannot be tried */
-};
+/* --- asking --- */
 
-/* --- small things --- */
+enum probe_shown probe_bad(struct probe *p, const char *fmt, ...)
+{
+	va_list ap;
 
-static const char *key(struct probe *p, const char *name)
+	va_start(ap, fmt);
+	vsnprintf(p->why, sizeof(p->why), fmt, ap);
+	va_end(ap);
+	return PROBE_SHOWED_BAD;
+}
+
+bool probe_holds(const struct probe *p, enum probe_check c)
+{
+	return p->r->state[c] == PROBE_HOLDS;
+}
+
+const char *probe_key(struct probe *p, const char *name)
 {
 	size_t i;
 
-	snprintf(p->key, sizeof(p->key), "culver-probe/%s/%s", p->id, name);
+	snprintf(p->key, sizeof(p->key), "culver-probe/%s/%u-%s", p->id, p->turn, name);
 	for (i = 0; i < p->n_used && strcmp(p->used[i], p->key); i++)
 		;
 	if (i == p->n_used && *name && name[strlen(name) - 1] != '/') {
@@ -36,305 +40,159 @@ static const char *key(struct probe *p, const char *name)
 	return p->key;
 }
 
-static void holds(struct probe *p, enum probe_check c)
-{
-	if (p->r->state[c] == PROBE_NOT_TRIED)
-		p->r->state[c] = PROBE_HOLDS;
-}
-
-static void fails(struct probe *p, enum probe_check c, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void fails(struct probe *p, enum probe_check c, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (p->r->state[c] == PROBE_FAILS)
-		return;
-	p->r->state[c] = PROBE_FAILS;
-	va_start(ap, fmt);
-	vsnprintf(p->r->text[c], sizeof(p->r->text[c]), fmt, ap);
-	va_end(ap);
-}
-
-/* An error that says nothing of the capability ends the probe. */
-static bool unusable(struct probe *p, int rc, const struct err *e)
-{
-	if (rc != ERR_UNAVAILABLE && rc != ERR_TIMEOUT && rc != ERR_DENIED && rc != ERR_BUSY && rc != ERR_IO && rc != ERR_CLOSED)
-		return false;
-	if (!p->rc)
-		p->rc = err_set(p->err, rc, "%s", e->msg);
-	return true;
-}
-
-static size_t body(struct probe *p, char out[64])
+size_t probe_body(struct probe *p, char out[64])
 {
 	return (size_t)snprintf(out, 64, "culver probe %s %u", p->id, p->serial++);
 }
 
-static int put(struct probe *p, const char *name, enum objstore_cond cond, char *etag, char text[64], struct err *e)
+bool probe_answered(struct probe *p, int rc, const struct err *e)
 {
-	size_t len = body(p, text);
+	int64_t now = clock_mono_us(&clock_system);
+	bool later = rc == ERR_UNAVAILABLE || rc == ERR_TIMEOUT || rc == ERR_BUSY;
+
+	if ((!later && rc != ERR_IO && rc != ERR_CLOSED) || sim_broken("probe-takes-silence-for-an-answer")) {
+		p->unanswered = 0;
+		p->heard_us = now;
+		return true;
+	}
+	if (!later || ++p->unanswered == PATIENCE || now - p->heard_us > PATIENCE_US) {
+		if (!p->rc)
+			p->rc = err_set(p->err, rc, "%s", e->msg);
+	} else {
+		usleep(p->unanswered * PAUSE_US);
+	}
+	return false;
+}
+
+bool probe_tolerates(struct probe *p)
+{
+	if (++p->conflicts == PATIENCE || sim_broken("probe-tolerates-no-conflict"))
+		return false;
+	usleep(p->conflicts * PAUSE_US);
+	return true;
+}
+
+bool probe_denied(struct probe *p, int rc, const struct err *e)
+{
+	if (rc == ERR_DENIED && !p->rc)
+		p->rc = err_set(p->err, rc, "%s", e->msg);
+	return rc == ERR_DENIED;
+}
+
+int probe_put(struct probe *p, const char *name, enum objstore_cond cond, char *etag, char text[64], struct err *e)
+{
+	size_t len = probe_body(p, text);
 	int rc;
 
 	err_clear(e);
-	rc = objstore_put(p->s, key(p, name), text, len, cond, etag, e);
-	unusable(p, rc, e);
+	rc = objstore_put(p->s, probe_key(p, name), text, len, cond, etag, e);
+	if (rc == 0)
+		p->conflicts = 0;
+	probe_denied(p, rc, e);
 	return rc;
 }
 
-/* Does the object hold text?  NULL: is it absent? */
-static bool reads(struct probe *p, const char *name, const char *text)
+enum probe_shown probe_reads(struct probe *p, const char *name, const char *text, char *etag)
 {
 	struct buf b = BUF_INIT(4096);
 	struct err e = ERR_INIT;
-	int rc = objstore_get(p->s, key(p, name), &b, NULL, &e);
+	int rc = objstore_get(p->s, probe_key(p, name), &b, etag, &e);
 	bool yes = text ? rc == 0 && !strcmp(buf_str(&b), text) : rc == ERR_NOTFOUND;
 
-	unusable(p, rc, &e);
 	buf_free(&b);
-	return yes;
+	if (probe_denied(p, rc, &e) || !probe_answered(p, rc, &e))
+		return PROBE_SHOWED_NOTHING;
+	return yes ? PROBE_SHOWED_GOOD : PROBE_SHOWED_BAD;
 }
 
-/* --- the checks --- */
-
-static void check_read(struct probe *p)
+/* A conditional put was refused.  By itself, carried out a moment ago (GOOD), or for nothing (NOTHING, as long as that is tolerated)? */
+static enum probe_shown refused(struct probe *p, const char *name, const char *text, char *etag)
 {
-	char text[64], name[16];
+	enum probe_shown mine = probe_reads(p, name, text, etag);
+
+	return mine == PROBE_SHOWED_BAD && probe_tolerates(p) ? PROBE_SHOWED_NOTHING : mine;
+}
+
+enum probe_shown probe_make(struct probe *p, const char *name, char *etag, char text[64])
+{
 	struct err e = ERR_INIT;
-	int i;
+	int rc = probe_put(p, name, probe_holds(p, PROBE_CREATE) ? OBJ_CREATE : OBJ_ANY, etag, text, &e);
 
-	for (i = 0; i < 5 && !p->rc; i++) {
-		snprintf(name, sizeof(name), "read%d", i);
-		if (!reads(p, name, NULL))
-			fails(p, PROBE_READ, "an object that was never put is there");
-		if (put(p, name, OBJ_ANY, NULL, text, &e) < 0)
-			fails(p, PROBE_READ, "put: %.200s", e.msg);
-		else if (!reads(p, name, text))
-			fails(p, PROBE_READ, "an object is not there right after it was put: the store answers from a cache");
-		if (put(p, name, OBJ_ANY, NULL, text, &e) == 0 && !reads(p, name, text))
-			fails(p, PROBE_READ, "an overwritten object still reads as before");
-	}
-	holds(p, PROBE_READ);
-}
-
-static void refused(struct probe *p, enum probe_check c, const char *header, const struct err *e)
-{
-	fails(p, c, "writes with %s are refused: %.180s", header, e->msg);
-}
-
-static void check_create(struct probe *p)
-{
-	char first[64], second[64], etag[OBJ_ETAG_MAX] = "";
-	struct err e = ERR_INIT;
-	int rc = put(p, "create", OBJ_CREATE, etag, first, &e);
-
-	if (rc < 0) {
-		refused(p, PROBE_CREATE, "If-None-Match: *", &e);
-		return;
-	}
-	rc = put(p, "create", OBJ_CREATE, NULL, second, &e);
 	if (rc == 0)
-		fails(p, PROBE_CREATE, "If-None-Match: * is ignored: an object could be created twice");
-	else if (rc != ERR_EXISTS)
-		fails(p, PROBE_CREATE, "a second create is answered with: %.180s", e.msg);
-	else if (!reads(p, "create", first))
-		fails(p, PROBE_CREATE, "a create that was refused changed the object");
-	holds(p, PROBE_CREATE);
+		return PROBE_SHOWED_GOOD;
+	if (!probe_answered(p, rc, &e))
+		return PROBE_SHOWED_NOTHING;
+	if ((rc == ERR_EXISTS || rc == ERR_CONFLICT) && refused(p, name, text, etag) != PROBE_SHOWED_BAD)
+		return PROBE_SHOWED_NOTHING;	/* another one is made, of which all is known */
+	return probe_bad(p, "put: %.200s", e.msg);
 }
 
-static void check_match(struct probe *p)
+enum probe_shown probe_swap(struct probe *p, const char *name, char *etag, char text[64])
 {
-	char text[64], other[64], etag[OBJ_ETAG_MAX] = "", old[OBJ_ETAG_MAX];
 	struct err e = ERR_INIT;
-	int rc;
+	int rc = probe_put(p, name, OBJ_MATCH, etag, text, &e);
+	enum probe_shown mine;
 
-	if (put(p, "match", OBJ_ANY, etag, text, &e) < 0 || !*etag) {
-		fails(p, PROBE_MATCH, "put gives no ETag");
-		return;
-	}
-	memcpy(old, etag, sizeof(old));
-	rc = put(p, "match", OBJ_MATCH, etag, text, &e);
-	if (rc == ERR_CONFLICT)
-		fails(p, PROBE_MATCH, "If-Match with the current ETag is refused, with quotes and without");
-	else if (rc < 0)
-		refused(p, PROBE_MATCH, "If-Match", &e);
-	holds(p, PROBE_MATCH);
-	if (rc < 0)
-		return;
-	rc = put(p, "match", OBJ_MATCH, old, other, &e);
 	if (rc == 0)
-		fails(p, PROBE_STALE, "If-Match is ignored: a write with an old ETag was taken");
-	else if (rc != ERR_CONFLICT)
-		fails(p, PROBE_STALE, "a write with an old ETag is answered with: %.160s", e.msg);
-	else if (!reads(p, "match", text))
-		fails(p, PROBE_STALE, "a write that was refused changed the object");
-	memcpy(old, etag, sizeof(old));
-	rc = put(p, "match-absent", OBJ_MATCH, old, other, &e);
-	if (rc == 0 || !reads(p, "match-absent", NULL))
-		fails(p, PROBE_STALE, "If-Match on an absent object creates it");
-	holds(p, PROBE_STALE);
+		return PROBE_SHOWED_GOOD;
+	if (!probe_answered(p, rc, &e))
+		return PROBE_SHOWED_NOTHING;
+	if (rc != ERR_CONFLICT)
+		return probe_bad(p, "writes with If-Match are refused: %.180s", e.msg);
+	mine = refused(p, name, text, etag);
+	return mine == PROBE_SHOWED_BAD ? probe_bad(p, "If-Match with the current ETag is refused, with quotes and without") : mine;
 }
 
-/* --- races --- */
+/* --- a check --- */
 
-struct racer {
-	struct probe *p;
-	const char *key;
-	pthread_mutex_t *gate;		/* shut until all are there */
-	enum objstore_cond cond;
-	char etag[OBJ_ETAG_MAX], text[64];
-	int rc;
-	struct err err;
-};
-
-static void *race(void *arg)
+/* Tried until it was well so many times, or bad so often in a row that it is no chance: 1 where nothing but the store explains it. */
+static void check(struct probe *p, enum probe_check c, probe_try *try, unsigned good, unsigned bad)
 {
-	struct racer *r = arg;
+	unsigned well = 0, ill = 0, tries = 0;
 
-	pthread_mutex_lock(r->gate);
-	pthread_mutex_unlock(r->gate);
-	r->rc = objstore_put(r->p->s, r->key, r->text, strlen(r->text), r->cond, r->etag, &r->err);
-	return NULL;
-}
+	while (!p->rc && p->r->state[c] == PROBE_NOT_TRIED) {
+		enum probe_shown shown;
 
-static void judge_round(struct probe *p, enum probe_check c, const struct racer *r, const char *name)
-{
-	int i, won = 0, who = -1;
-
-	for (i = 0; i < PROBE_RACERS; i++) {
-		if (r[i].rc == 0) {
-			won++;
-			who = i;
-		} else if (r[i].rc != ERR_EXISTS && r[i].rc != ERR_CONFLICT && r[i].rc != ERR_TIMEOUT && r[i].rc != ERR_BUSY) {
-			if (!unusable(p, r[i].rc, &r[i].err))
-				fails(p, c, "one of %d racing writers is answered with: %.140s", PROBE_RACERS, r[i].err.msg);
+		if (tries++ == TRIES_MAX) {
+			p->rc = err_set(p->err, ERR_UNAVAILABLE, "object store: \"%s\" cannot be tried: too few requests are answered", probe_check_title(c));
+			break;
+		}
+		p->turn++;
+		shown = try(p, c);
+		if (p->rc || shown == PROBE_SHOWED_NOTHING)
+			continue;
+		ill = shown == PROBE_SHOWED_GOOD ? 0 : ill + 1;
+		well += shown == PROBE_SHOWED_GOOD;
+		if (ill == bad) {
+			p->r->state[c] = PROBE_FAILS;
+			memcpy(p->r->text[c], p->why, sizeof(p->r->text[c]));
+		} else if (well == good) {
+			p->r->state[c] = PROBE_HOLDS;
 		}
 	}
-	if (won > 1)
-		fails(p, c, "%d of %d racing writers were told that they had won: the store checks and then writes", won, PROBE_RACERS);
-	else if (won == 1 && !reads(p, name, r[who].text))
-		fails(p, c, "the object is not that of the writer who was told that it had won");
 }
 
-static void race_round(struct probe *p, enum probe_check c, unsigned round)
+static void check_all(struct probe *p, unsigned rounds)
 {
-	struct racer *r = mem_calloc(PROBE_RACERS, sizeof(*r));
-	char name[32], own_key[128], etag[OBJ_ETAG_MAX] = "", text[64];
-	pthread_t thread[PROBE_RACERS];
-	pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-	struct err e = ERR_INIT;
-	int i, n = 0;
-
-	snprintf(name, sizeof(name), "race%d-%u", (int)c, round);
-	if (c == PROBE_MATCH_RACE)
-		put(p, name, OBJ_ANY, etag, text, &e);
-	snprintf(own_key, sizeof(own_key), "%s", key(p, name));
-	pthread_mutex_lock(&gate);
-	for (i = 0; i < PROBE_RACERS; i++) {
-		r[i] = (struct racer){ .p = p, .key = own_key, .gate = &gate, .cond = c == PROBE_MATCH_RACE ? OBJ_MATCH : OBJ_CREATE };
-		memcpy(r[i].etag, etag, sizeof(etag));
-		body(p, r[i].text);
-	}
-	while (n < PROBE_RACERS && pthread_create(&thread[n], NULL, race, &r[n]) == 0)
-		n++;
-	pthread_mutex_unlock(&gate);
-	for (i = n; i < PROBE_RACERS; i++)	/* no threads left */
-		race(&r[i]);
-	for (i = 0; i < n; i++)
-		pthread_join(thread[i], NULL);
-	judge_round(p, c, r, name);
-	free(r);
+	check(p, PROBE_CREATE, probe_try_create, 1, 1);
+	check(p, PROBE_MATCH, probe_try_match, 1, 1);
+	if (probe_holds(p, PROBE_MATCH))
+		check(p, PROBE_STALE, probe_try_stale, REFUSALS, 1);	/* one conflict may be of another kind */
+	/* without conditions an older put may come late and again */
+	check(p, PROBE_READ, probe_try_read, READS, probe_holds(p, PROBE_CREATE) && probe_holds(p, PROBE_STALE) ? 1 : IN_A_ROW);
+	if (probe_holds(p, PROBE_CREATE))
+		check(p, PROBE_CREATE_RACE, probe_try_race, rounds, 1);
+	if (probe_holds(p, PROBE_STALE))
+		check(p, PROBE_MATCH_RACE, probe_try_race, rounds, 1);
+	check(p, PROBE_RANGE, probe_try_range, 1, 1);
+	check(p, PROBE_LIST, probe_try_list, 1, 1);
+	/* what is put once more, late, is there again */
+	check(p, PROBE_DELETE, probe_try_delete, 1, IN_A_ROW);
+	check(p, PROBE_DELETE_MANY, probe_try_delete_many, 1, IN_A_ROW);
+	check(p, PROBE_COPY, probe_try_copy, 1, 1);
 }
 
-static void check_race(struct probe *p, enum probe_check c, unsigned rounds)
-{
-	unsigned i;
-
-	for (i = 0; i < rounds && !p->rc && p->r->state[c] == PROBE_NOT_TRIED; i++)
-		race_round(p, c, i);
-	holds(p, c);
-}
-
-/* --- the rest of the checks --- */
-
-static void check_range(struct probe *p)
-{
-	struct buf b = BUF_INIT(4096);
-	struct err e = ERR_INIT;
-	uint64_t size = 0;
-	char text[64];
-
-	put(p, "range", OBJ_ANY, NULL, text, &e);
-	if (objstore_get_range(p->s, key(p, "range"), 7, 5, &b, &size, &e) < 0)
-		fails(p, PROBE_RANGE, "a ranged get is answered with: %.180s", e.msg);
-	else if (b.len != 5 || memcmp(b.data, "probe", 5) != 0 || size != strlen(text))
-		fails(p, PROBE_RANGE, "a ranged get gives other bytes");
-	buf_clear(&b);
-	if (objstore_get_range(p->s, key(p, "range"), 4000, 5, &b, &size, &e) < 0 || b.len)
-		fails(p, PROBE_RANGE, "a range behind the end is not answered as it should be: %.150s", e.msg);
-	buf_free(&b);
-	holds(p, PROBE_RANGE);
-}
-
-static void check_list(struct probe *p)
-{
-	struct objstore_list_item *items = NULL;
-	char text[64], prefix[128], after[128];
-	struct err e = ERR_INIT;
-	size_t n = 0;
-
-	put(p, "list/b", OBJ_ANY, NULL, text, &e);
-	put(p, "list/a+1", OBJ_ANY, NULL, text, &e);
-	put(p, "list/c", OBJ_ANY, NULL, text, &e);
-	snprintf(after, sizeof(after), "%s", key(p, "list/a+1"));
-	snprintf(prefix, sizeof(prefix), "%s", key(p, "list/"));
-	if (objstore_list(p->s, prefix, after, 10, &items, &n, &e) < 0)
-		fails(p, PROBE_LIST, "listing is answered with: %.180s", e.msg);
-	else if (n != 2 || strcmp(items[0].key + strlen(prefix), "b") || strcmp(items[1].key + strlen(prefix), "c"))
-		fails(p, PROBE_LIST, "a listing lacks objects that were just put, or is not in order");
-	objstore_items_free(items, n);
-	holds(p, PROBE_LIST);
-}
-
-static void check_delete(struct probe *p)
-{
-	char text[64], a[128], b[128];
-	const char *both[2] = { a, b };
-	struct err e = ERR_INIT;
-
-	put(p, "delete", OBJ_ANY, NULL, text, &e);
-	if (objstore_delete(p->s, key(p, "delete"), &e) < 0)
-		fails(p, PROBE_DELETE, "delete is answered with: %.180s", e.msg);
-	else if (!reads(p, "delete", NULL))
-		fails(p, PROBE_DELETE, "a deleted object can still be read");
-	holds(p, PROBE_DELETE);
-	put(p, "delete1", OBJ_ANY, NULL, text, &e);
-	put(p, "delete2", OBJ_ANY, NULL, text, &e);
-	snprintf(a, sizeof(a), "%s", key(p, "delete1"));
-	snprintf(b, sizeof(b), "%s", key(p, "delete2"));
-	err_clear(&e);
-	if (objstore_delete_many(p->s, both, 2, &e) < 0)
-		fails(p, PROBE_DELETE_MANY, "deleting many is answered with: %.180s", e.msg);
-	else if (!reads(p, "delete1", NULL) || !reads(p, "delete2", NULL))
-		fails(p, PROBE_DELETE_MANY, "after deleting many some can still be read");
-	holds(p, PROBE_DELETE_MANY);
-}
-
-static void check_copy(struct probe *p)
-{
-	char text[64], from[128], to[128];
-	struct err e = ERR_INIT;
-	int rc;
-
-	put(p, "copy", OBJ_ANY, NULL, text, &e);
-	snprintf(from, sizeof(from), "%s", key(p, "copy"));
-	snprintf(to, sizeof(to), "%s", key(p, "copied"));
-	rc = objstore_copy(p->s, from, to, &e);
-	if (rc < 0)
-		fails(p, PROBE_COPY, "copy is answered with: %.180s", e.msg);
-	else if (!reads(p, "copied", text))
-		fails(p, PROBE_COPY, "a copy has other bytes");
-	holds(p, PROBE_COPY);
-}
+/* --- times --- */
 
 static int by_number(const void *a, const void *b)
 {
@@ -346,24 +204,29 @@ static int by_number(const void *a, const void *b)
 static void measure(struct probe *p)
 {
 	uint64_t put_us[TIMED], get_us[TIMED];
-	struct err e = ERR_INIT;
-	int64_t t;
+	struct buf b = BUF_INIT(4096);
 	char text[64];
+	int64_t t;
 	int i;
 
+	p->turn++;
 	for (i = 0; i < TIMED; i++) {
 		t = clock_mono_us(&clock_system);
-		put(p, "time", OBJ_ANY, NULL, text, &e);
+		objstore_put(p->s, probe_key(p, "time"), text, probe_body(p, text), OBJ_ANY, NULL, NULL);
 		put_us[i] = (uint64_t)(clock_mono_us(&clock_system) - t);
 		t = clock_mono_us(&clock_system);
-		reads(p, "time", text);
+		objstore_get(p->s, probe_key(p, "time"), &b, NULL, NULL);
 		get_us[i] = (uint64_t)(clock_mono_us(&clock_system) - t);
+		buf_clear(&b);
 	}
+	buf_free(&b);
 	qsort(put_us, TIMED, sizeof(*put_us), by_number);
 	qsort(get_us, TIMED, sizeof(*get_us), by_number);
 	p->r->put_us = put_us[TIMED / 2];
 	p->r->get_us = get_us[TIMED / 2];
 }
+
+/* --- the whole --- */
 
 static void clean(struct probe *p)
 {
@@ -376,14 +239,18 @@ static void clean(struct probe *p)
 	free(p->used);
 }
 
-static bool ok(const struct probe_result *r, enum probe_check c)
+static unsigned caps(const struct probe *p)
 {
-	return r->state[c] == PROBE_HOLDS;
+	return (probe_holds(p, PROBE_CREATE) && probe_holds(p, PROBE_CREATE_RACE) ? OBJ_CAP_CREATE : 0) |
+	       (probe_holds(p, PROBE_MATCH) && probe_holds(p, PROBE_STALE) && probe_holds(p, PROBE_MATCH_RACE) ? OBJ_CAP_MATCH : 0) |
+	       (probe_holds(p, PROBE_RANGE) ? OBJ_CAP_RANGE : 0) | (probe_holds(p, PROBE_LIST) ? OBJ_CAP_LIST : 0) |
+	       (probe_holds(p, PROBE_COPY) ? OBJ_CAP_COPY : 0) | (probe_holds(p, PROBE_DELETE_MANY) ? p->s->caps & OBJ_CAP_DELETE_MANY : 0) |
+	       (p->s->caps & (OBJ_CAP_LAZY | OBJ_CAP_LOCK | OBJ_CAP_REMOTE));
 }
 
 int probe_run(struct objstore *s, const char *store, unsigned rounds, struct probe_result *r, struct err *err)
 {
-	struct probe p = { .s = s, .r = r, .err = err };
+	struct probe p = { .s = s, .r = r, .err = err, .heard_us = clock_mono_us(&clock_system) };
 	struct objstore_stats st;
 	unsigned char id[8];
 
@@ -392,32 +259,14 @@ int probe_run(struct objstore *s, const char *store, unsigned rounds, struct pro
 	r->time = clock_wall_s(&clock_system);
 	RAND_bytes(id, sizeof(id));
 	hex_encode(p.id, id, sizeof(id));
-	if (!rounds)
-		rounds = ROUNDS;
-	check_read(&p);
+	check_all(&p, rounds ? rounds : ROUNDS);
 	if (!p.rc)
-		check_create(&p);
-	if (!p.rc && ok(r, PROBE_CREATE))
-		check_race(&p, PROBE_CREATE_RACE, rounds);
-	if (!p.rc)
-		check_match(&p);
-	if (!p.rc && ok(r, PROBE_STALE))
-		check_race(&p, PROBE_MATCH_RACE, rounds);
-	if (!p.rc) {
-		check_range(&p);
-		check_list(&p);
-		check_delete(&p);
-		check_copy(&p);
 		measure(&p);
-	}
 	clean(&p);
 	if (objstore_stats(s, &st))
 		r->etag_form = st.etag_form;
-	if (r->etag_form == 2 && ok(r, PROBE_MATCH))
+	if (r->etag_form == 2 && probe_holds(&p, PROBE_MATCH))
 		snprintf(r->text[PROBE_MATCH], sizeof(r->text[PROBE_MATCH]), "the ETag goes without quotes");
-	r->caps = (ok(r, PROBE_CREATE) && ok(r, PROBE_CREATE_RACE) ? OBJ_CAP_CREATE : 0) |
-		  (ok(r, PROBE_MATCH) && ok(r, PROBE_STALE) && ok(r, PROBE_MATCH_RACE) ? OBJ_CAP_MATCH : 0) |
-		  (ok(r, PROBE_RANGE) ? OBJ_CAP_RANGE : 0) | (ok(r, PROBE_LIST) ? OBJ_CAP_LIST : 0) | (ok(r, PROBE_COPY) ? OBJ_CAP_COPY : 0) |
-		  (ok(r, PROBE_DELETE_MANY) ? s->caps & OBJ_CAP_DELETE_MANY : 0) | (s->caps & (OBJ_CAP_LAZY | OBJ_CAP_LOCK | OBJ_CAP_REMOTE));
+	r->caps = caps(&p);
 	return p.rc;
 }

@@ -35,8 +35,12 @@ struct probe_result {
 };
 
 enum { PROBE_RACERS = 20 };
-/* 0 however it came out; <0: it could not be tried (no access, no answer, cannot be written to). rounds: of each race, 0 = 5. */
+/* 0 however it came out; <0: it could not be tried to its end (no access, no answer, cannot be written to), and what was
+ * found until then counts. Lost requests and answers, late ones and what is carried out twice are told from what a store
+ * does wrong: such a check is tried again, or stays "not tried". rounds: of each race, 0 = 5. */
 int probe_run(struct objstore *s, const char *store, unsigned rounds, struct probe_result *r, struct err *err);
+/* Was anything found that forbids it?  0, or ERR_INVALID as below; also of a probe that did not come to its end. */
+int probe_fails(const struct probe_result *r, enum probe_role role, const char *name, struct err *err);
 /* Is the store good enough?  0, or ERR_INVALID with a text that says what is wrong and what to do. name: of the section, "index_store". */
 int probe_judge(const struct probe_result *r, enum probe_role role, const char *name, struct err *err);
 

@@ -35,6 +35,7 @@ struct obox_body {
 	unsigned char *plain, *tmp;	/* the chunk `have`, unpacked; scratch */
 	uint32_t have;
 	bool fresh;			/* this is the second try */
+	bool uncached;			/* it is the store that is looked at */
 	uint32_t expect_from, expect_to;	/* chunks that will be read in order */
 	struct span *spans;		/* N_SPANS, when there was need */
 	pthread_mutex_t lock;		/* for `flying` of all spans */
@@ -59,7 +60,8 @@ static void ask(struct obox_body *b, struct span *sp, uint64_t off, uint64_t len
 	sp->b = b;
 	sp->flying = true;
 	buf_clear(&sp->buf);
-	sp->op = (struct objstore_op){ .verb = OBJ_GET, .key = b->key, .out = &sp->buf, .off = off, .len = len, .want_etag = b->fresh, .done = landed, .ctx = sp };
+	sp->op = (struct objstore_op){ .verb = OBJ_GET, .key = b->key, .out = &sp->buf, .off = off, .len = len, .want_etag = b->fresh,
+				       .uncached = b->uncached, .done = landed, .ctx = sp };
 	objstore_submit(b->ob->cfg.mail_store, &sp->op);
 }
 
@@ -76,6 +78,8 @@ static int get(struct obox_body *b, uint64_t off, uint64_t len, struct buf *out,
 {
 	struct objstore *store = b->ob->cfg.mail_store;
 
+	if (b->uncached)
+		return objstore_get_uncached(store, b->key, off, len, out, err);
 	return b->fresh ? objstore_get_fresh(store, b->key, off, len, out, err) : objstore_get_range(store, b->key, off, len, out, NULL, err);
 }
 
@@ -145,7 +149,7 @@ static void forget_head(struct obox_body *b)
 	b->at = b->off = NULL;
 }
 
-struct obox_body *obox_body_begin(struct obox_user *u, const struct obox_msg *m, bool whole)
+static struct obox_body *begin(struct obox_user *u, const struct obox_msg *m, bool whole, bool uncached)
 {
 	struct obox_body *b = MEM_NEW(struct obox_body);
 
@@ -154,6 +158,7 @@ struct obox_body *obox_body_begin(struct obox_user *u, const struct obox_msg *m,
 	b->size = m->size;
 	b->have = UINT32_MAX;
 	b->remote = u->ob->cfg.mail_store->caps & OBJ_CAP_REMOTE;
+	b->uncached = uncached;
 	b->first_read = whole && b->remote ? WHOLE_READ : MOBJ_FIRST_READ;
 	buf_init(&b->first.buf, 256 << 20);
 	pthread_mutex_init(&b->lock, NULL);
@@ -161,6 +166,11 @@ struct obox_body *obox_body_begin(struct obox_user *u, const struct obox_msg *m,
 	if (b->remote)
 		ask(b, &b->first, 0, b->first_read);
 	return b;
+}
+
+struct obox_body *obox_body_begin(struct obox_user *u, const struct obox_msg *m, bool whole)
+{
+	return begin(u, m, whole, false);
 }
 
 int obox_body_wait(struct obox_body **bp, struct err *err)
@@ -184,6 +194,12 @@ int obox_body_wait(struct obox_body **bp, struct err *err)
 int obox_body_open(struct obox_user *u, const struct obox_msg *m, struct obox_body **b_r, struct err *err)
 {
 	*b_r = obox_body_begin(u, m, false);
+	return obox_body_wait(b_r, err);
+}
+
+int body_open_uncached(struct obox_user *u, const struct obox_msg *m, struct obox_body **b_r, struct err *err)
+{
+	*b_r = begin(u, m, true, true);
 	return obox_body_wait(b_r, err);
 }
 

@@ -35,7 +35,7 @@ int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err)
 	struct obox_body *b = NULL;
 	struct obox_origin o = { 0 };
 	uint64_t at, n;
-	int rc = obox_body_open(u, m, &b, err);
+	int rc = body_open_uncached(u, m, &b, err);
 
 	if (rc == 0)
 		obox_body_expect(b, 0, m->size);
@@ -77,7 +77,7 @@ static int check_msg(struct checking *k, const char *mailbox, const struct obox_
 		rc = 0;
 	} else if (rc == ERR_CORRUPT) {
 		k->c->damaged++;
-		say(k->c, true, "user %s mailbox %s UID %u: %s", k->u->name, mailbox, m->uid, e.msg);
+		say(k->c, true, "user %s mailbox %s UID %u: object %s is damaged: %s", k->u->name, mailbox, m->uid, key, e.msg);
 		rc = 0;
 	} else if (rc < 0) {
 		err_set(k->err, rc, "%s", e.msg);
@@ -93,8 +93,10 @@ static int drop_missing(struct checking *k, struct obox_view *v, const struct se
 
 	if (k->c->repair && bad->n) {
 		rc = obox_expunge(v, bad, true, NULL, k->err);
-		if (rc == 0)
+		if (rc == 0) {
 			k->c->repaired += seqset_count(bad);
+			k->c->forgotten += seqset_count(bad);
+		}
 	}
 	return rc;
 }
@@ -170,7 +172,7 @@ int obox_check(struct obox_user *u, struct obox_check *c, struct err *err)
 	char *prefix;
 	int rc;
 
-	c->messages = c->damaged = c->missing = c->orphans = c->repaired = 0;
+	c->messages = c->damaged = c->missing = c->orphans = c->repaired = c->forgotten = 0;
 	rc = obox_mailboxes(u, &list, &n, err);
 	for (i = 0; i < n && rc == 0; i++)
 		if (list[i].exists && obox_mailbox_status(u, list[i].name, &st, err) == 0)
@@ -188,5 +190,7 @@ int obox_check(struct obox_user *u, struct obox_check *c, struct err *err)
 		free(prefix);
 	}
 	hmap_free(&k.seen);
+	if (rc == 0 && c->forgotten)	/* into the log, so that who looks at the store alone knows */
+		rc = obox_flush(u->ob, u->name, err);
 	return rc;
 }

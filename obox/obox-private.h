@@ -315,6 +315,7 @@ int root_put(struct obox *ob, const char *prefix, const struct manifest *man, ch
 /* Puts behind the log that man describes what it lacks of t's records of that epoch, or (fence) a fence of man's
  * epoch; man then describes the longer log, and the caller makes it the root.  ERR_CONFLICT: a later owner is at it. */
 int log_extend(struct obox *ob, const char *prefix, struct manifest *man, uint64_t epoch, struct obox_tail *t, bool fence, struct err *err);
+int body_open_uncached(struct obox_user *u, const struct obox_msg *m, struct obox_body **b_r, struct err *err);	/* of the store, past any cache */
 int check_body(struct obox_user *u, const struct obox_msg *m, struct err *err);	/* every byte against the save record's SHA-256 */
 int manifest_encode(const struct manifest *m, const struct seal_keys *k, const char *key, struct buf *out, struct err *err);
 int manifest_decode(struct manifest *m, const struct seal_keys *k, const char *key, const void *data, size_t len, struct err *err);

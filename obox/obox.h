@@ -328,7 +328,8 @@ struct obox_check {
 	void *ctx;
 	bool bodies;		/* read and verify every byte, not only that the object is there */
 	bool repair;
-	uint64_t messages, damaged, missing, orphans, repaired;		/* out */
+	uint64_t messages, damaged, missing, orphans;		/* out */
+	uint64_t repaired, forgotten;	/* orphans deleted and messages forgotten; the latter alone */
 };
 int obox_check(struct obox_user *u, struct obox_check *c, struct err *err);
 /* Compares the store with what user's root names, without opening (owning) the user: for any user, from any node, with
@@ -340,6 +341,7 @@ struct obox_scrub {
 	bool bodies, repair;
 	uint64_t messages, objects, bytes;				/* out: in mailboxes; in the store */
 	uint64_t missing, damaged, orphans, bundles /* indexes, logs or summary blocks missing or damaged */, repaired;
+	bool served;		/* some node has the user: it alone may repair more, by obox_check */
 };
 int obox_scrub(struct obox *ob, const char *user, struct obox_scrub *s, struct err *err);
 /* The records of a user's log that are in the store, as text or JSON lines, a segment a call; fn's non-zero ends it. */

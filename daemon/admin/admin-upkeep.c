@@ -30,8 +30,9 @@ static void progress(void *ctx, uint64_t done, uint64_t total)
 
 static void check_done(struct admin *a, const struct obox_check *c)
 {
-	admin_done(a, json_pack("{s:I, s:I, s:I, s:I, s:I}", "messages", (json_int_t)c->messages, "damaged", (json_int_t)c->damaged,
-				"missing", (json_int_t)c->missing, "orphans", (json_int_t)c->orphans, "repaired", (json_int_t)c->repaired));
+	admin_done(a, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "messages", (json_int_t)c->messages, "damaged", (json_int_t)c->damaged,
+				"missing", (json_int_t)c->missing, "orphans", (json_int_t)c->orphans, "repaired", (json_int_t)c->repaired,
+				"forgotten", (json_int_t)c->forgotten));
 }
 
 int admin_user_check(struct admin *a, struct err *err)
@@ -53,9 +54,9 @@ int admin_user_scrub(struct admin *a, struct err *err)
 	if (rc == 0)
 		rc = obox_scrub(a->c->env->obox, user, &s, err);
 	if (rc == 0)
-		admin_done(a, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "user", user, "messages", (json_int_t)s.messages, "objects", (json_int_t)s.objects,
+		admin_done(a, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "user", user, "messages", (json_int_t)s.messages, "objects", (json_int_t)s.objects,
 					"bytes", (json_int_t)s.bytes, "missing", (json_int_t)s.missing, "damaged", (json_int_t)s.damaged, "orphans", (json_int_t)s.orphans,
-					"bundles", (json_int_t)s.bundles, "repaired", (json_int_t)s.repaired));
+					"bundles", (json_int_t)s.bundles, "repaired", (json_int_t)s.repaired, "served", s.served));
 	return rc;
 }
 

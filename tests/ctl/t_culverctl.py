@@ -4,6 +4,8 @@ import glob
 import imaplib
 import json
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -235,6 +237,11 @@ def damage_is_found_and_named():
     for command in ("check", "scrub"):
         out = ctl(command, "user1", "--bodies", expect=4).decode()
         assert "user1" in out and "UID" in out and "damage" in out, out
+    extra = os.path.join(os.path.dirname(path), "000000ff-00000002")
+    shutil.copy(path, extra)
+    os.utime(extra, (1, 1))
+    out = lines_of("check", "user1", "--bodies", "--repair", expect=4)[-1]      # a repaired orphan does not make up for damage
+    assert (out["damaged"], out["orphans"], out["repaired"], out["forgotten"]) == (1, 1, 1, 0) and not os.path.exists(extra), out
     orphan = os.path.join(os.path.dirname(path), "000000ff-00000001")
     os.rename(path, orphan)
     for command in ("check", "scrub"):
@@ -242,9 +249,9 @@ def damage_is_found_and_named():
         assert "missing" in out and "of nobody" not in out.replace("0 of nobody", ""), out
     os.utime(orphan, (1, 1))
     assert [u["orphans"] for u in lines_of("scrub", "user1", expect=4) if "orphans" in u] == [1]
-    ctl("scrub", "user1", "--repair", expect=4)
+    out = lines("scrub", "user1", "--repair")[-1]
+    assert (out["missing"], out["forgotten"], out["orphans"], out["repaired"]) == (1, 1, 1, 2), out
     assert not os.path.exists(orphan)
-    ctl("check", "user1", "--repair")
     assert not any(lines("scrub", "user1")[-1][k] for k in ("missing", "damaged", "orphans", "bundles"))
     index = sorted(glob.glob(os.path.join(S.state, "store", "u", "*", "user1", "idx", "user", "*")))[-1]
     os.rename(index, index + ".away")
@@ -252,6 +259,132 @@ def damage_is_found_and_named():
     assert "culverctl rebuild user1" in out, out
     os.rename(index + ".away", index)
     ctl("check", "user1")
+
+
+def message_keys(user):
+    return [k for k in keys() if "/%s/m/" % user in k]
+
+
+def a_scrub_names_all_that_is_lost_and_repairs_what_it_may():
+    """While culverd serves the user."""
+    if S.proc.poll() is not None:
+        S.start()
+    mail = b"From: a@example.org\r\nSubject: %d\r\n\r\nto be lost\r\n"
+    old = message_keys("user0")
+    c = imaplib.IMAP4("127.0.0.1", S.imap)
+    c.login("user0", "pass")
+    for name in ("lossy", "lossy2"):
+        c.create(name)
+    c.append("lossy", None, None, mail % 1)
+    first = [k for k in message_keys("user0") if k not in old]
+    c.append("lossy", None, None, mail % 2)
+    second = [k for k in message_keys("user0") if k not in old + first]
+    assert len(first) == len(second) == 1
+    c.select("lossy")
+    assert c.copy("1:2", "lossy2")[0] == "OK"
+    ctl("flush", "user0")
+    assert not lines("scrub", "user0", "--bodies")[-1]["missing"]
+    ctl("store", "delete", *first)
+    ctl("store", "put", *second, stdin=b"noise" * 100)
+    found = [x["finding"] for x in lines_of("scrub", "user0", "--bodies", expect=4) if x.get("damage")]
+    for mailbox in ("lossy", "lossy2"):
+        for uid, key, what in ((1, first[0], "is missing"), (2, second[0], "is damaged: ")):
+            want = "user user0 mailbox %s UID %d: object %s %s" % (mailbox, uid, key, what)
+            assert sum(x.startswith(want) for x in found) == 1, (want, found)
+    assert len(found) == 4, found
+    out = ctl("scrub", "user0", "--bodies", "--repair", expect=4).decode()      # what is damaged stays, and is told
+    assert "2 messages whose objects are gone were forgotten" in out and "2 missing, 2 damaged" in out, out
+    last = lines_of("scrub", "user0", "--bodies", expect=4)[-1]
+    assert (last["missing"], last["damaged"]) == (0, 2), last
+    for mailbox in ("lossy", "lossy2"):
+        c.select(mailbox)
+        assert c.uid("SEARCH", "ALL")[1] == [b"2"], mailbox
+        c.uid("STORE", "2", "+FLAGS", "(\\Deleted)")
+        c.expunge()
+    c.logout()
+    ctl("flush", "user0")
+    out = ctl("scrub", "user0", "--bodies", "--repair").decode()
+    assert "0 missing, 0 damaged" in out, out
+
+
+def orphans_of_a_served_user_are_deleted_by_who_serves():
+    key = message_keys("user0")[0]
+    orphan = os.path.join(S.state, "store", os.path.dirname(key), "000000ff-00000001")
+    shutil.copy(os.path.join(S.state, "store", key), orphan)
+    os.utime(orphan, (1, 1))
+    c = imaplib.IMAP4("127.0.0.1", S.imap)
+    c.login("user0", "pass")
+    c.select("INBOX")
+    out = ctl("scrub", "user0", "--repair").decode()
+    assert "is served by node" in out and "1 objects of no message deleted" in out and not os.path.exists(orphan), out
+    c.logout()
+
+
+def on_a_terminal(*args):
+    """(what the terminal on standard error showed, standard output)"""
+    master, slave = pty.openpty()
+    p = subprocess.Popen([os.path.join(BUILD, "culverctl"), "-c", S.conf, *args], stdout=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            more = os.read(master, 65536)
+        except OSError:     # the other side was closed
+            break
+        if not more:
+            break
+        shown += more
+    os.close(master)
+    out = p.stdout.read()
+    assert p.wait(60) == 0, (shown, out)
+    return shown.decode(), out.decode()
+
+
+def users_in(out):
+    return [x["user"] for x in map(json.loads, out) if "user" in x]     # findings have lines of their own
+
+
+def a_scrub_that_is_killed_goes_on_and_shows_how_far_it_is():
+    names = ["many%03d" % i for i in range(200)]
+    S.add_users(names)
+    for i in range(0, len(names), 50):
+        assert all(r.startswith("250 ") for r in S.deliver(names[i:i + 50], "From: a@example.org\r\nSubject: one\r\n\r\nx\r\n"))
+    ctl("flush", "--all")
+    order = users_in(ctl("--json", "scrub", "--all").splitlines())
+    assert set(names) <= set(order)
+    resume, command = os.path.join(S.dir, "scrub.resume"), [os.path.join(BUILD, "culverctl"), "-c", S.conf, "--json", "scrub", "--all", "--bodies", "--resume"]
+    seen, kills = [], 0
+    while kills < 5:
+        before = open(resume).read().strip() if os.path.exists(resume) else ""
+        at = order.index(before) + 1 if before else 0
+        p = subprocess.Popen([*command, resume], stdout=subprocess.PIPE)
+        out = [p.stdout.readline() for _ in range(10)]
+        p.kill()
+        got = users_in(out + [x for x in p.stdout.read().splitlines() if x.endswith(b"}")])
+        p.wait()
+        if not os.path.exists(resume):
+            assert got == order[at:]        # it was faster
+            break
+        assert got == order[at:at + len(got)], (before, got)
+        kept = open(resume).read().strip()
+        assert kept in got or kept == before, (kept, got)
+        seen += got
+        kills += 1
+    assert kills > 0
+    kept = open(resume).read().strip() if os.path.exists(resume) else ""
+    rest = users_in(ctl("--json", "scrub", "--all", "--bodies", "--resume", resume).splitlines())
+    assert rest == order[order.index(kept) + 1 if kept else 0:] and set(seen + rest) == set(order)
+    assert not os.path.exists(resume)
+    shown, out = on_a_terminal("scrub", "--all", "--bodies")
+    bars = re.findall(r"\rusers \[(#*\.*)\] (\d+)/(\d+) \x1b\[K", shown)
+    assert bars and all(len(b) == 40 and int(total) == len(order) for b, _, total in bars), shown
+    done = [int(n) for _, n, _ in bars]
+    assert done == sorted(done) and done[0] < len(order), done
+    assert shown.endswith("\r\x1b[K") and "%d users" % len(order) in out and "\r" not in out, (shown[-200:], out)
+    shown, out = on_a_terminal("--quiet", "scrub", "--all")
+    assert not shown, shown
+    p = subprocess.run([os.path.join(BUILD, "culverctl"), "-c", S.conf, "scrub", "--all"], capture_output=True, timeout=120)
+    assert p.returncode == 0 and not p.stderr, p.stderr     # and not where it is no terminal
 
 
 def the_settings_are_printed():
@@ -265,6 +398,8 @@ if __name__ == "__main__":
             an_mbox_goes_in_and_comes_out_the_same, parts_and_information, who_is_logged_in, expunged_mail_comes_back,
             check_and_gc_find_all_well, a_scrub_takes_nobody_over_and_finds_all_well, a_scrub_goes_on_where_it_was_stopped, the_log_is_shown, every_object_can_be_dumped, the_same_without_culverd, message_objects_alone_bring_everything_back,
             *([] if S.bucket else [damage_is_found_and_named]),  # it changes files and their times
+            a_scrub_names_all_that_is_lost_and_repairs_what_it_may, *([] if S.bucket else [orphans_of_a_served_user_are_deleted_by_who_serves]),
+            a_scrub_that_is_killed_goes_on_and_shows_how_far_it_is,
             the_settings_are_printed,
         ])
     finally:

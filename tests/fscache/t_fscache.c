@@ -165,6 +165,28 @@ static void a_get_with_etag_asks_the_store_again(void **state)
 	buf_free(&b);
 }
 
+static void a_look_at_the_store_changes_nothing(void **state)
+{
+	struct fix *f = *state;
+	struct fscache_config cfg = { .dir = f->cache, .bytes = 8 * MIB, .cacheable = fscache_keys_mail };
+	struct objstore *below = objstore_mem_new();
+	char key[OBJ_KEY_MAX];
+	struct buf b = BUF_INIT(0);
+
+	assert_int_equal(fscache_open(below, &cfg, &f->s, &f->err), 0);
+	mail_key(key, "joe", 1);
+	assert_int_equal(objstore_put(f->s, key, "right", 5, OBJ_CREATE, NULL, &f->err), 0);
+	assert_int_equal(objstore_put(below, key, "wrong", 5, OBJ_ANY, NULL, &f->err), 0);
+	assert_int_equal(objstore_get_uncached(f->s, key, 1, 0, &b, &f->err), 0);
+	assert_string_equal(buf_str(&b), "rong");
+	buf_clear(&b);
+	assert_int_equal(objstore_get(f->s, key, &b, NULL, &f->err), 0);
+	assert_string_equal(buf_str(&b), "right");
+	assert_int_equal(objstore_delete(below, key, &f->err), 0);
+	assert_int_equal(objstore_get_uncached(f->s, key, 0, 0, &b, NULL), ERR_NOTFOUND);
+	buf_free(&b);
+}
+
 static void a_part_of_a_large_message_costs_two_requests(void **state)
 {
 	struct fix *f = *state;
@@ -559,7 +581,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(mail_keys_name_their_owner), T(what_was_read_once_needs_no_request), T(a_save_is_kept_and_a_refused_one_is_not),
-		T(other_objects_pass_as_they_are), T(what_changes_is_dropped), T(a_get_with_etag_asks_the_store_again),
+		T(other_objects_pass_as_they_are), T(what_changes_is_dropped), T(a_get_with_etag_asks_the_store_again), T(a_look_at_the_store_changes_nothing),
 		T(a_part_of_a_large_message_costs_two_requests), T(a_hole_is_fetched_and_the_rest_is_not), T(the_readers_ceiling_holds),
 		T(failures_are_told_and_not_kept), T(a_download_evicts_nobody_elses_mail), T(nor_does_one_that_reads_everything_twice), T(nor_do_two_gigabytes),
 		T(hot_mail_of_the_one_who_downloads_stays_too), T(the_bound_holds_for_tiny_mail), T(a_huge_message_gets_its_part_and_no_more),

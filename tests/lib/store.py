@@ -66,6 +66,26 @@ class TestServer(Bucket):
         self.proc.wait(20)
 
 
+class MemServer(Bucket):
+    """bench/s3mem: fast, and only counts."""
+
+    def __init__(self, build):
+        tool = os.path.join(build, "bench", "s3mem")
+        if not os.path.exists(tool):
+            raise NotHere("%s is not built: it needs libmicrohttpd" % tool)
+        self.proc = subprocess.Popen([tool, "--bucket", "testbucket"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        url = "http://127.0.0.1:%d" % int(self.proc.stdout.readline())
+        super().__init__({"endpoint": url, "bucket": "testbucket", "access_key": "any", "secret_key": "any"})
+
+    def counts(self):
+        with urllib.request.urlopen(self.url + "/-/counts", timeout=60) as r:
+            return json.loads(r.read())
+
+    def close(self):
+        self.proc.stdin.close()
+        self.proc.wait(60)
+
+
 class Ceph(Bucket):
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix="culverceph")

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "objstore/objstore.h"
+#include "objstore/probe.h"
 #include "tests/objstore/sproxydfix.h"
 
 #include <fcntl.h>
@@ -427,6 +428,46 @@ static void faults_come_from_the_seed(void **state)
 	cmocka_unit_test_setup_teardown(lists_are_in_key_order, setup, teardown), \
 	cmocka_unit_test_setup_teardown(racing_writers_have_one_winner_a_round, setup, teardown)
 
+static void the_probe_does_not_blame_a_store_for_its_network(void **state)
+{
+	struct objstore_faults faults = { .error = 40, .lost_answer = 40, .late = 40, .throttle = 40, .fail_after = -1 };
+	struct probe_result *r = MEM_NEW(struct probe_result);
+	struct fix *f = *state;
+	int i, c, ended = 0;
+
+	for (i = 1; i <= 8; i++) {
+		faults.seed = (uint64_t)i;
+		objstore_fault_set(f->s, &faults);
+		ended += probe_run(f->s, "faulty", 1, r, NULL) == 0;
+		for (c = 0; c < PROBE_N; c++)
+			if (r->state[c] == PROBE_FAILS)
+				fail_msg("seed %d: %s: %s", i, probe_check_name((enum probe_check)c), r->text[c]);
+	}
+	assert_in_range(ended, 4, 8);
+	free(r);
+}
+
+static void a_probe_that_is_cut_short_has_seen_what_it_has_seen(void **state)
+{
+	struct objstore_faults faults = { .ignore_cond = 1000, .fail_after = 3 };
+	struct probe_result *r = MEM_NEW(struct probe_result);
+	struct fix *f = *state;
+	struct err err = ERR_INIT;
+
+	objstore_fault_set(f->s, &faults);
+	assert_int_equal(probe_run(f->s, "flawed", 1, r, &err), ERR_UNAVAILABLE);
+	assert_int_equal(r->state[PROBE_CREATE], PROBE_FAILS);
+	assert_int_equal(r->state[PROBE_READ], PROBE_NOT_TRIED);
+	assert_int_equal(probe_fails(r, PROBE_FOR_MAIL, "mail_store", NULL), 0);
+	assert_int_equal(probe_fails(r, PROBE_FOR_INDEX, "index_store", NULL), ERR_INVALID);
+	faults.fail_after = 1;		/* nothing seen */
+	objstore_fault_set(f->s, &faults);
+	assert_int_equal(probe_run(f->s, "flawed", 1, r, NULL), ERR_UNAVAILABLE);
+	assert_int_equal(probe_fails(r, PROBE_FOR_INDEX, "index_store", NULL), 0);
+	assert_int_equal(probe_judge(r, PROBE_FOR_INDEX, "index_store", NULL), ERR_INVALID);
+	free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,6 +483,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(left_over_temporary_files_are_removed, setup_posix, teardown),
 		cmocka_unit_test_setup_teardown(lazy_puts_are_durable_after_sync_only, setup_mem, teardown),
 		cmocka_unit_test_setup_teardown(faults_come_from_the_seed, setup_fault, teardown),
+		cmocka_unit_test_setup_teardown(the_probe_does_not_blame_a_store_for_its_network, setup_fault, teardown),
+		cmocka_unit_test_setup_teardown(a_probe_that_is_cut_short_has_seen_what_it_has_seen, setup_fault, teardown),
 	};
 
 	int rc;

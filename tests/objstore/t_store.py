@@ -1,14 +1,11 @@
 #!/usr/bin/env python3
 """culverctl store against the test server, and against a real Ceph RGW when Debian's packages are there.  TAP."""
-import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import traceback
 
 TOP = os.environ.get("top_srcdir", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
@@ -238,57 +235,6 @@ def culverd_restarts_warm(s, url):
         d.clean()
 
 
-def a_mailbox_larger_than_the_caches(s, url):
-    """CULVER_LARGE_MB of mail (2048 takes minutes and as much memory for the server) through caches of 4 and 5 MB."""
-    megabytes, part = int(os.environ.get("CULVER_LARGE_MB", "48")), 384 * 1024
-    d = lib.Server(users=6, workers=1, extra=section(dict(s, prefix="large")) + "fscache_size = 4M\nmetacache_size = 5M\n")
-    bounds, worst, stop = {"fscache": 4 << 20, "metacache": 5 << 20}, {"fscache": 0, "metacache": 0}, threading.Event()
-
-    def watch():
-        while not stop.is_set():
-            for place in bounds:
-                worst[place] = max(worst[place], disk_of(d, place))
-            time.sleep(0.01)
-
-    def warm(user):
-        n = len(seen_of(url, user))
-        assert "* 3 EXISTS" in session(d, user)
-        return seen_of(url, user, n) == [("GET", "root"), ("PUT", "root")]
-    watcher = threading.Thread(target=watch)
-    try:
-        d.start()
-        watcher.start()
-        for i in range(1, 6):
-            d.deliver(["user%d" % i] * 3, "From: a@example.org\r\nSubject: small\r\n\r\nx\r\n")
-            session(d, "user%d" % i)
-        n = megabytes * 1024 * 1024 // part
-        for i in range(n):
-            body = base64.encodebytes(os.urandom(part * 3 // 4)).replace(b"\n", b"\r\n")
-            assert d.deliver(["user0"], b"From: a@example.org\r\nSubject: large %d\r\n\r\n" % i + body)[0].startswith("250 ")
-        # keywords that cannot be packed make indexes large: each mailbox has them all
-        keywords = [base64.b64encode(os.urandom(150), b"-_").decode() for _ in range(120)]
-        copies = ["STORE 1 +FLAGS (%s)" % " ".join(keywords[i:i + 20]) for i in range(0, 120, 20)]
-        copies += ["CREATE box%d" % i for i in range(100)] + ["COPY 1:* box%d" % i for i in range(100)]
-        text = session(d, "user0", *copies, "FETCH 1:* (FLAGS ENVELOPE)", *("FETCH %d BODY.PEEK[]" % i for i in range(1, n + 1, 3)))
-        assert "* %d EXISTS" % n in text and text.count("ENVELOPE") == n, text[-500:]
-        assert d.stop() == 0
-        d.start()
-        for i in range(1, 6):
-            assert warm("user%d" % i), "user%d was displaced" % i
-        assert "* %d EXISTS" % n in session(d, "user0", "FETCH %d BODY.PEEK[TEXT]<1000.100>" % n, "STATUS box3 (MESSAGES)")
-        assert d.stop() == 0
-        stop.set()
-        watcher.join()
-        assert worst["metacache"] > 1 << 20, worst  # a quarter is what one user may have
-        assert all(0 < worst[x] <= bounds[x] for x in bounds), (worst, bounds)
-        print("# %d MB of mail; at most on disk: %s" % (megabytes, worst))
-        d.assert_log_is_clean()
-    finally:
-        stop.set()
-        watcher.join()
-        d.clean()
-
-
 def with_the_test_server():
     with TestServer() as server:
         s = server.settings
@@ -299,7 +245,6 @@ def with_the_test_server():
         culverd_keeps_mail_there(s)
         culverd_reads_from_its_cache(s)
         culverd_restarts_warm(s, server.url)
-        a_mailbox_larger_than_the_caches(s, server.url)
         server.odd(empty=True, ignore_conditions=True)
         p = ctl(s, "store", "probe", status=1)
         assert b"index_store: refused" in p.stdout and b"mail_store: can be used" in p.stdout, p.stdout

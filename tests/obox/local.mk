@@ -20,3 +20,6 @@ TESTS += %reldir%/t_apart
 check_PROGRAMS += %reldir%/t_body
 TESTS += %reldir%/t_body
 %canon_reldir%_t_body_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
+check_PROGRAMS += %reldir%/t_scrub
+TESTS += %reldir%/t_scrub
+%canon_reldir%_t_scrub_LDADD = $(OBOX_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)

@@ -4,6 +4,7 @@
  * that the seed decides. */
 #ifndef TESTS_SIM_INTERPOSE_H
 #define TESTS_SIM_INTERPOSE_H
+#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -25,6 +26,7 @@ int simt_create(pthread_t *t, void *(*fn)(void *), void *arg);
 int simt_join(pthread_t t);
 int simt_usleep(useconds_t us);
 int simt_clock_gettime(clockid_t id, struct timespec *t);
+int simt_random(unsigned char *out, int n);	/* libsodium's: rnd_install() */
 
 #define pthread_mutex_init(m, a) simt_mutex_init(m)
 #define pthread_mutex_destroy(m) ((void)(m))
@@ -45,4 +47,5 @@ int simt_clock_gettime(clockid_t id, struct timespec *t);
 #define pthread_join(t, r) simt_join(t)
 #define usleep(us) simt_usleep(us)
 #define clock_gettime(id, t) simt_clock_gettime(id, t)
+#define RAND_bytes(p, n) simt_random(p, n)
 #endif

@@ -114,12 +114,16 @@ static void add(struct sim_result *sum, const struct sim_result *r)
 	sum->checks += r->checks;
 	sum->lives += r->lives;
 	sum->virtual_us += r->virtual_us;
+	sum->probes.passed += r->probes.passed;
+	sum->probes.refused += r->probes.refused;
+	sum->probes.unfinished += r->probes.unfinished;
 }
 
 static void tell(const struct sim_result *r, uint64_t seed)
 {
 	printf("seed %" PRIu64 " step %" PRIu64 ": promise %d: %s\n", seed, r->steps, r->promise, r->text);
-	printf("  again: tests/sim/culver-sim --seeds %" PRIu64 " --steps %u%s%s --trace\n", seed, opt.steps, sim_break ? " --break " : "", sim_break ? sim_break : "");
+	printf("  again: tests/sim/culver-sim --seeds %" PRIu64 " --steps %u%s%s%s%s --trace\n", seed, opt.steps, sim_break ? " --break " : "", sim_break ? sim_break : "",
+	       sim_store < 0 ? "" : " --store ", sim_store < 0 ? "" : sim_store == STORE_KINDS ? "any" : store_kinds[sim_store]);
 	fflush(stdout);
 }
 
@@ -154,8 +158,17 @@ static uint64_t run(struct sim_result *sum, uint64_t *seeds)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: culver-sim [--seeds A-B] [--steps N] [--break NAME] [--trace] [--keep-going] [--jobs N] [--seconds N] [--lines N] [--strict] [--quiet]\n");
+	fprintf(stderr, "usage: culver-sim [--seeds A-B] [--steps N] [--break NAME] [--store KIND|any] [--trace] [--keep-going] [--jobs N] [--seconds N] [--lines N] [--strict] [--quiet]\n");
 	return 2;
+}
+
+static int kind_named(const char *name)
+{
+	int i = 0;
+
+	while (store_kinds[i] && strcmp(store_kinds[i], name) != 0)
+		i++;
+	return store_kinds[i] || !strcmp(name, "any") ? i : -1;	/* any: the number of kinds */
 }
 
 static int parse(int argc, char **argv)
@@ -186,6 +199,10 @@ static int parse(int argc, char **argv)
 				opt.steps = (unsigned)strtoul(v, NULL, 10);
 			} else if (!strcmp(a, "--break")) {
 				sim_break = v;
+			} else if (!strcmp(a, "--store")) {
+				sim_store = kind_named(v);
+				if (sim_store < 0)
+					return -1;
 			} else if (!strcmp(a, "--jobs")) {
 				opt.jobs = (unsigned)strtoul(v, NULL, 10);
 			} else if (!strcmp(a, "--seconds")) {
@@ -222,5 +239,7 @@ int main(int argc, char **argv)
 		printf("  %" PRIu64 " changes acknowledged, %" PRIu64 " failed, %" PRIu64 " readings, %" PRIu64 " requests (%" PRIu64 " with faults), %" PRIu64
 		       " lives, %" PRIu64 " switches, %.1f h of virtual time\n", sum.acked, sum.failed, sum.checks, sum.requests, sum.faults, sum.lives,
 		       sum.switches, (double)sum.virtual_us / 3.6e9);
+	if (seeds)
+		printf("  probes: %" PRIu64 " passed the store, %" PRIu64 " refused it, %" PRIu64 " could not be finished\n", sum.probes.passed, sum.probes.refused, sum.probes.unfinished);
 	return bad ? 1 : 0;
 }

@@ -140,20 +140,6 @@ static bool dir_apply(struct m_dir *d, const struct op *op)
 	return true;
 }
 
-static void dirs_acked(struct m_user *u, const struct op *op)
-{
-	size_t i, n = 0;
-
-	for (i = 0; i < u->n_dirs && !op->settled; i++)
-		if (dir_apply(&u->dirs[i], op))
-			u->dirs[n++] = u->dirs[i];
-	if (!op->settled)
-		u->n_dirs = n;
-	if (op->settled ? !op->happened : !n)
-		violation(1, "%s: a change of mailbox %s was acknowledged that %s", user_name_of(op->user), m_names[op->name],
-			  op->settled ? "did not happen" : "cannot be");
-}
-
 /* What may be, and what is when op is done, too; up to max. */
 static size_t dirs_extend(struct m_dir *dirs, size_t n, size_t max, const struct op *op, unsigned bit)
 {
@@ -167,9 +153,55 @@ static size_t dirs_extend(struct m_dir *dirs, size_t n, size_t max, const struct
 	return end;
 }
 
+/* Of the directories that may be those stay in which op can be done. */
+static size_t dirs_narrow(struct m_user *u, const struct op *op)
+{
+	struct m_dir d;
+	size_t i, n = 0;
+
+	for (i = 0; i < u->n_dirs; i++) {
+		d = u->dirs[i];
+		if (dir_apply(&d, op))
+			u->dirs[n++] = d;
+	}
+	if (n)
+		u->n_dirs = n;
+	return n;
+}
+
+/* What an earlier owner had begun and is not answered (it stands still), its successor may have found in the journal. The
+ * answer may still come, and then tells of what was before all that the successor did. */
+static void dirs_of_sleepers(struct m_user *u, const struct op *op)
+{
+	struct op *o;
+
+	for (o = ops; o; o = o->next)
+		if (o->user == op->user && o->kind >= OP_CREATE && !o->settled && !o->slept && o->epoch < op->epoch) {
+			u->n_dirs = dirs_extend(u->dirs, u->n_dirs, M_DIRS, o, 0);
+			o->slept = true;
+		}
+}
+
+static void dirs_acked(struct m_user *u, const struct op *op)
+{
+	size_t n = 0;
+
+	if (op->slept && !op->settled)
+		return;
+	if (!op->settled)
+		n = dirs_narrow(u, op);
+	if (!op->settled && !n) {
+		dirs_of_sleepers(u, op);
+		n = dirs_narrow(u, op);
+	}
+	if (op->settled ? !op->happened : !n)
+		violation(1, "%s: a change of mailbox %s was acknowledged that %s", user_name_of(op->user), m_names[op->name],
+			  op->settled ? "did not happen" : "cannot be");
+}
+
 static void dirs_failed(struct m_user *u, const struct op *op)
 {
-	if (op->settled || op->epoch < u->epoch)
+	if (op->settled || op->slept || op->epoch < u->epoch)
 		return;
 	u->n_dirs = dirs_extend(u->dirs, u->n_dirs, M_DIRS, op, 0);
 	if (op->epoch > u->dirs_epoch)

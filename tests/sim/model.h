@@ -63,6 +63,7 @@ struct op {	/* a change that a client asked for */
 	uint32_t value;
 	int name, name2;
 	bool settled, happened;		/* of changes of the directory: a later epoch showed which */
+	bool slept;			/* of the same: a later owner has made more of what may have come of it */
 };
 void model_begin(struct op *op);
 void model_failed(struct op *op);

@@ -30,7 +30,7 @@ void rnd_install(void);				/* libsodium's randomness, too */
 void trace(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void trace_print(int fd, size_t last);		/* the last so many lines */
 extern bool trace_live;				/* every line goes to stderr at once */
-/* A promise is broken: told once, with what led to it; the seed ends. promise: 1..5, 0 = the simulation itself. */
+/* A promise is broken: told once, with what led to it; the seed ends. promise: 1..6, 0 = the simulation itself. */
 void violation(int promise, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 extern char violated[1024];
 extern int violated_promise;
@@ -77,11 +77,21 @@ void sched_tell(void);		/* every task, into the trace */
 
 /* --- store.c --- */
 
+/* What a store may be that nobody should serve from; the names are store_kinds[]. */
+enum store_kind {
+	STORE_GOOD, STORE_IGNORES_CREATE, STORE_IGNORES_MATCH, STORE_IGNORES_BOTH,
+	STORE_CHECKS_THEN_WRITES,	/* others may come in between */
+	STORE_REFUSES_CONDITIONS,	/* as not implemented */
+	STORE_SWAPS_NOTHING,		/* If-Match creates what is not there */
+	STORE_STALE,			/* for a while what was overwritten is read, now and then */
+	STORE_KINDS
+};
+extern const char *const store_kinds[];
 struct store_faults {	/* in 1/1000 of the requests */
 	unsigned lost, lost_answer, late, duplicate, throttle, error, error_after, conflict;
 	int64_t latency_us, slow_us;	/* usual mean; of one in slow_permille */
 	unsigned slow;
-	bool ignore_conditions;
+	enum store_kind kind;
 };
 extern struct store_faults store_faults;
 void store_reset(void);
@@ -130,9 +140,18 @@ int64_t node_mono_at(const struct node *n, int64_t mono);	/* when its monotonic 
 void life_trouble(struct life *l);
 void life_crash(struct life *l);	/* from one of its tasks: does not return */
 
+/* --- probing.c --- */
+
+/* -1: the first start of a world tries the store, which is good; STORE_KINDS: a kind by the seed; otherwise that kind, and every start tries it. */
+extern int sim_store;
+extern struct sim_probes { uint64_t passed, refused, unfinished; } sim_probes;
+/* What culverd does first (daemon/stores.c): may this life go on?  Says if the verdict is not what the store is. */
+bool life_probes(struct life *l, unsigned rounds);
+
 struct sim_result {
 	uint64_t steps, switches, requests, faults, acked, failed, checks, lives, takeovers, unfinished;
 	int64_t virtual_us;
+	struct sim_probes probes;
 	int promise;		/* -1: none broken */
 	char text[1024];
 };

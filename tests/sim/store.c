@@ -9,9 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEADLINE_US = 3000000, LATE_US = 8000000, TROUBLE_US = 100000 };
+enum { DEADLINE_US = 3000000, LATE_US = 8000000, TROUBLE_US = 100000, CHECK_US = 2000, STALE_US = 300000 };
 
-struct object { void *data; size_t len; char etag[24]; int64_t mtime; };
+struct object {
+	void *data;
+	size_t len;
+	char etag[24];
+	int64_t mtime;
+	struct object *before;		/* a store that reads stale: what was overwritten, until then */
+	int64_t before_until;
+};
 
 struct net {	/* a life's connection */
 	struct objstore base;
@@ -79,21 +86,38 @@ static void set_etag(struct object *o)
 	snprintf(o->etag, sizeof(o->etag), "%016" PRIx64, h);
 }
 
-static void put(struct req *r)
+const char *const store_kinds[] = { "good", "ignores-create", "ignores-match", "ignores-both", "checks-then-writes", "refuses-conditions", "swaps-nothing", "stale", NULL };
+
+/* What the store makes of a put's condition. */
+static int check(const struct req *r)
+{
+	const struct object *o = hmap_gets(&objects, r->key);
+	enum store_kind kind = store_faults.kind;
+
+	if (r->cond == OBJ_ANY)
+		return 0;
+	if (kind == STORE_REFUSES_CONDITIONS)
+		return ERR_INVALID;	/* as the S3 driver says of 501 */
+	if (kind == STORE_IGNORES_BOTH || kind == (r->cond == OBJ_CREATE ? STORE_IGNORES_CREATE : STORE_IGNORES_MATCH))
+		return 0;
+	if (r->cond == OBJ_CREATE)
+		return o ? ERR_EXISTS : 0;
+	if (!o)
+		return kind == STORE_SWAPS_NOTHING ? 0 : ERR_CONFLICT;
+	return strcmp(o->etag, r->etag) != 0 ? ERR_CONFLICT : 0;
+}
+
+static void write_object(struct req *r)
 {
 	struct object *o = hmap_gets(&objects, r->key);
-	enum objstore_cond cond = store_faults.ignore_conditions ? OBJ_ANY : r->cond;
 
-	r->rc = 0;
-	if (cond == OBJ_CREATE && o)
-		r->rc = ERR_EXISTS;
-	else if (cond == OBJ_MATCH && (!o || strcmp(o->etag, r->etag) != 0))
-		r->rc = ERR_CONFLICT;
-	if (r->rc < 0)
-		return;
 	if (!o) {
 		o = MEM_NEW(struct object);
 		hmap_put(&objects, r->key, strlen(r->key), o);
+	} else if (store_faults.kind == STORE_STALE) {
+		o->before = mem_dup(o, sizeof(*o));
+		o->before->data = mem_dup(o->data, o->len);
+		o->before_until = sim_now + rnd_exp(STALE_US);
 	}
 	free(o->data);
 	o->data = mem_dup(r->data, r->len);
@@ -103,6 +127,13 @@ static void put(struct req *r)
 	snprintf(r->etag_now, sizeof(r->etag_now), "%s", o->etag);
 }
 
+static void put(struct req *r)
+{
+	r->rc = check(r);
+	if (r->rc == 0)
+		write_object(r);
+}
+
 static void get(struct req *r)
 {
 	struct object *o = hmap_gets(&objects, r->key);
@@ -110,6 +141,8 @@ static void get(struct req *r)
 	r->rc = o ? 0 : ERR_NOTFOUND;
 	if (!o)
 		return;
+	if (o->before && sim_now < o->before_until && rnd_below(2))
+		o = o->before;
 	r->size = o->len;
 	r->mtime = o->mtime;
 	snprintf(r->etag_now, sizeof(r->etag_now), "%s", o->etag);
@@ -250,15 +283,41 @@ static int64_t latency(struct req *r)
 	return us;
 }
 
+static void carried_out(struct req *r)
+{
+	if (waited_for(r))
+		sched_at(sim_now + latency(r), answer, r);
+}
+
+struct checked { struct req *r; int rc; };
+
+static void write_checked(void *arg)
+{
+	struct checked *c = arg;
+
+	c->r->rc = c->rc;
+	if (c->rc == 0)
+		write_object(c->r);
+	trace("store: %s %s of %s, checked before -> %s", verb_name(c->r), c->r->key, c->r->life->node->name, c->rc < 0 ? err_code_name(c->rc) : "done");
+	c->r->executed = true;
+	carried_out(c->r);
+	free(c);
+}
+
 static void arrive(void *arg)
 {
 	struct req *r = arg;
 
 	if (r->life->dead ? rnd_permille(300) : !r->answered && r->life->node->link == LINK_DOWN)
 		return;
+	if (store_faults.kind == STORE_CHECKS_THEN_WRITES && r->verb == OBJ_PUT && r->cond != OBJ_ANY) {
+		struct checked c = { r, check(r) };
+
+		sched_at(sim_now + rnd_exp(CHECK_US), write_checked, mem_dup(&c, sizeof(c)));
+		return;
+	}
 	carry_out(r);
-	if (waited_for(r))
-		sched_at(sim_now + latency(r), answer, r);
+	carried_out(r);
 }
 
 static void arrive_unheard(void *arg)	/* and nobody gets the answer */

@@ -24,15 +24,43 @@ fi
 out=$($sim --seeds 1-"$seeds" --lines 80 2>&1)
 if [ $? -eq 0 ]; then result ok "no promise is broken in $seeds worlds"; else result "not ok" "no promise is broken in $seeds worlds"; fi
 echo "$out" | sed 's/^/# /'
-for b in $quick $rare; do
-	name=${b%:*}
-	out=$($sim --seeds 1-"${b#*:}" --break "$name" --quiet 2>&1)
+
+caught() {	# breakage, seeds, more options
+	name=$1 within=$2
+	shift 2
+	out=$($sim --seeds 1-"$within" --break "$name" --quiet "$@" 2>&1)
 	status=$?
 	case $status:$out in
 	*"promise 0"*) result "not ok" "$name breaks a promise, not the program";;
 	1:*) result ok "$name is caught";;
-	*) result "not ok" "$name is caught within ${b#*:} seeds";;
+	*) result "not ok" "$name is caught within $within seeds";;
 	esac
 	echo "$out" | grep -E '^(seed|[0-9]+ seeds)' | sed 's/^/# /'
+}
+
+for b in $quick $rare; do
+	caught "${b%:*}" "${b#*:}"
+done
+
+# A start on a store of each kind: refused in every world, and never blamed when it is good.
+odd="ignores-create ignores-match ignores-both checks-then-writes refuses-conditions swaps-nothing stale"
+stores=${CULVER_SIM_STORES:-100}
+if [ "$slow" -gt 1 ]; then
+	stores=${CULVER_SIM_STORES:-10}
+fi
+for kind in good $odd; do
+	out=$($sim --seeds 1-"$stores" --store "$kind" --lines 80 2>&1)
+	status=$?
+	if [ "$kind" = good ]; then what="is never blamed for its network"; else what="is refused at every start"; fi
+	case $status:$out in
+	0:*"probes: 0 passed the store, 0 refused it"*) result "not ok" "$kind: the store is tried";;
+	0:*) result ok "a store of the kind $kind $what";;
+	*) result "not ok" "a store of the kind $kind $what";;
+	esac
+	echo "$out" | sed 's/^/# /'
+done
+for b in probe-takes-silence-for-an-answer:60:good probe-tolerates-no-conflict:60:good probe-sees-no-race:20:checks-then-writes probe-never-overwrites:20:stale; do
+	rest=${b#*:}
+	caught "${b%%:*}" "${rest%:*}" --store "${rest#*:}"
 done
 echo "1..$n"

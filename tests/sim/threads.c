@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sodium.h>
 #include <string.h>
 #include <time.h>
 #include "tests/sim/interpose.h"
@@ -209,4 +210,10 @@ int simt_clock_gettime(clockid_t id, struct timespec *t)
 	t->tv_sec = us / 1000000;
 	t->tv_nsec = us % 1000000 * 1000;
 	return 0;
+}
+
+int simt_random(unsigned char *out, int n)
+{
+	randombytes_buf(out, (size_t)n);
+	return 1;
 }

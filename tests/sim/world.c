@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { NODES_MAX = 5, LIVES_MAX = 512, CLIENTS_MAX = 6, HEAL_S = 300 };
+enum { NODES_MAX = 5, LIVES_MAX = 512, CLIENTS_MAX = 6, HEAL_S = 300, PROBE_ROUNDS = 5 };
 #define WALL_BASE INT64_C(1800000000000000)
 
 uint64_t sim_seed, sim_step;
@@ -27,6 +27,7 @@ static struct world {
 	bool disks;			/* nodes keep copies there */
 	int64_t step_us;
 	unsigned violence, skew;	/* how often something happens to nodes; clock rates */
+	unsigned probe_rounds;		/* each start tries the store: so many races; 0: it does not */
 	uint64_t takeovers;
 } W;
 
@@ -135,8 +136,11 @@ static void *life_main(void *arg)
 	struct obox_config cfg = { .state_dir = dir, .mail_store = l->store, .index_store = l->store, .prefix = "s", .node = l->node->name,
 				   .keys = W.keys, .flag_commit_delay_ms = W.flag_ms, .grace_s = W.grace_s, .cache_bytes = W.cache_bytes, .clock = clock };
 	struct err err = ERR_INIT;
-	int rc = metacache_new(&m, &l->mc, &err);
+	int rc;
 
+	if (W.probe_rounds && !life_probes(l, W.probe_rounds))
+		life_crash(l);
+	rc = metacache_new(&m, &l->mc, &err);
 	snprintf(dir, sizeof(dir), "%s/%u", sim_dir, l->id);	/* nothing local survives a life but a cache */
 	cfg.cluster = l->mc;
 	if (W.disks)
@@ -207,34 +211,36 @@ static void cut(struct node *n, enum link how, int64_t us)
 }
 
 /* What ends or begins by itself. */
+static void tick_node(struct node *n)
+{
+	if (n->life && n->life->paused && sim_now >= n->paused_until) {
+		trace("node %s goes on", n->name);
+		life_trouble(n->life);
+		n->life->paused = false;
+		if (n->frozen_since)
+			n->mono_offset -= (sim_now - n->frozen_since) * n->rate / 1000;
+		sched_unpark(n->life);
+	}
+	if (n->link != LINK_UP) {
+		if (n->life)
+			life_trouble(n->life);
+		if (sim_now >= n->link_until) {
+			n->link = LINK_UP;
+			trace("node %s: link is up", n->name);
+		}
+	}
+	if (n->life && n->life->fenced && !n->life->paused && rnd_permille(20))
+		life_crash(n->life);
+	if (!n->life && sim_now >= n->start_at)
+		start(n);
+}
+
 static void tick(void)
 {
 	unsigned i;
 
-	for (i = 0; i < W.n_nodes; i++) {
-		struct node *n = &W.nodes[i];
-
-		if (n->life && n->life->paused && sim_now >= n->paused_until) {
-			trace("node %s goes on", n->name);
-			life_trouble(n->life);
-			n->life->paused = false;
-			if (n->frozen_since)
-				n->mono_offset -= (sim_now - n->frozen_since) * n->rate / 1000;
-			sched_unpark(n->life);
-		}
-		if (n->link != LINK_UP) {
-			if (n->life)
-				life_trouble(n->life);
-			if (sim_now >= n->link_until) {
-				n->link = LINK_UP;
-				trace("node %s: link is up", n->name);
-			}
-		}
-		if (n->life && n->life->fenced && !n->life->paused && rnd_permille(20))
-			life_crash(n->life);
-		if (!n->life && sim_now >= n->start_at)
-			start(n);
-	}
+	for (i = 0; i < W.n_nodes; i++)
+		tick_node(&W.nodes[i]);
 }
 
 int64_t sim_flag_delay(void)
@@ -377,7 +383,10 @@ static void choose_faults(void)
 	f->error = level * (unsigned)rnd_below(8);
 	f->error_after = level * (unsigned)rnd_below(8);
 	f->conflict = level * (unsigned)rnd_below(8);
-	f->ignore_conditions = sim_broken("store-ignores-conditions");
+	if (sim_broken("store-ignores-conditions"))	/* from when it was tried on */
+		f->kind = STORE_IGNORES_BOTH;
+	else if (sim_store >= 0)
+		f->kind = sim_store == STORE_KINDS ? (enum store_kind)(sim_seed % STORE_KINDS) : (enum store_kind)sim_store;
 }
 
 static void create_world(void)
@@ -411,7 +420,7 @@ static void create_world(void)
 /* Everything is well again. */
 static void heal(void)
 {
-	struct store_faults calm = { .latency_us = store_faults.latency_us, .ignore_conditions = store_faults.ignore_conditions };
+	struct store_faults calm = { .latency_us = store_faults.latency_us, .kind = store_faults.kind };
 	unsigned i;
 
 	store_faults = calm;
@@ -469,6 +478,57 @@ static void read_all_afresh(void)
 			sched_tell(), violation(1, "user %s cannot be read %d s after everything was mended", user_name_of(i), HEAL_S);
 }
 
+/* On a store that is not good a machine that comes now refuses it, too. */
+static void refused_afresh(void)
+{
+	struct node *n = &W.nodes[W.n_nodes++];
+	uint64_t before = sim_probes.refused;
+	int64_t end = sim_now + HEAL_S * INT64_C(1000000);
+
+	snprintf(n->name, sizeof(n->name), "fresh");
+	n->rate = 1000;
+	n->start_at = sim_now;
+	while (sim_probes.refused == before && sim_now < end && violated_promise < 0) {
+		if (!n->life && sim_now >= n->start_at)
+			start(n);
+		sched_run(500000);
+	}
+	if (sim_probes.refused == before && violated_promise < 0)
+		violation(6, "a store of the kind %s is not refused %d s after everything was mended", store_kinds[store_faults.kind], HEAL_S);
+}
+
+static void begin(uint64_t seed)
+{
+	rnd_seed(seed);
+	sched_reset();
+	store_reset();
+	model_reset();
+	create_world();
+}
+
+/* The first node tries the store, again and again while the network does not let it, and whatever happens to it.  Then the world
+ * begins anew: its chances are its own, so that a seed's world is the same whatever the probe asks for. */
+static void first_start(uint64_t seed)
+{
+	struct node *n = &W.nodes[0];
+	int64_t end;
+
+	begin(~seed);
+	store_faults.kind = STORE_GOOD;
+	W.probe_rounds = 1;
+	end = sim_now + HEAL_S * INT64_C(1000000);
+	while (!sim_probes.passed && violated_promise < 0) {
+		if (sim_now >= end)
+			heal();		/* a network may be too bad for ever */
+		if (sim_now >= 2 * end)
+			violation(6, "a good store could not be tried within %d s after everything was mended", HEAL_S);
+		tick_node(n);
+		if (rnd_permille(W.violence / 4))
+			harm(n);
+		sched_run(rnd_exp(50000));
+	}
+}
+
 void world_run(uint64_t seed, unsigned steps, struct sim_result *r)
 {
 	unsigned how;
@@ -476,18 +536,20 @@ void world_run(uint64_t seed, unsigned steps, struct sim_result *r)
 	sim_seed = seed;
 	sim_step = 0;
 	violated_promise = -1;
-	rnd_seed(seed);
-	sched_reset();
-	store_reset();
-	model_reset();
-	create_world();
+	if (sim_store < 0)
+		first_start(seed);
+	begin(seed);
+	W.probe_rounds = sim_store < 0 ? 0 : PROBE_ROUNDS;
 	for (sim_step = 1; sim_step <= steps && violated_promise < 0; sim_step++)
 		step();
 	heal();
 	sched_run(rnd_below(2) ? rnd_exp(2000000) : 3000000);
 	how = (unsigned)rnd_below(4);
 	end_nodes(how);
-	read_all_afresh();
+	if (sim_store < 0 || store_faults.kind == STORE_GOOD)
+		read_all_afresh();
+	else
+		refused_afresh();
 	memset(r, 0, sizeof(*r));
 	r->steps = sim_step - 1;
 	r->switches = sim_switches;
@@ -497,6 +559,7 @@ void world_run(uint64_t seed, unsigned steps, struct sim_result *r)
 	r->failed = sim_counts.failed;
 	r->checks = sim_counts.checks;
 	r->lives = W.n_lives;
+	r->probes = sim_probes;
 	r->virtual_us = sim_now;
 	r->promise = violated_promise;
 	snprintf(r->text, sizeof(r->text), "%s", violated);
