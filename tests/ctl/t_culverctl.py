@@ -345,10 +345,10 @@ def users_in(out):
 
 
 def a_scrub_that_is_killed_goes_on_and_shows_how_far_it_is():
-    names = ["many%03d" % i for i in range(200)]
+    names = ["many%03d" % i for i in range(60 if S.bucket else 200)]     # a directory is faster
     S.add_users(names)
-    for i in range(0, len(names), 50):
-        assert all(r.startswith("250 ") for r in S.deliver(names[i:i + 50], "From: a@example.org\r\nSubject: one\r\n\r\nx\r\n"))
+    for i in range(0, len(names), 20):
+        assert all(r.startswith("250 ") for r in S.deliver(names[i:i + 20], "From: a@example.org\r\nSubject: one\r\n\r\nx\r\n"))
     ctl("flush", "--all")
     order = users_in(ctl("--json", "scrub", "--all").splitlines())
     assert set(names) <= set(order)
@@ -357,6 +357,8 @@ def a_scrub_that_is_killed_goes_on_and_shows_how_far_it_is():
     while kills < 5:
         before = open(resume).read().strip() if os.path.exists(resume) else ""
         at = order.index(before) + 1 if before else 0
+        if len(order) - at < 15:
+            break
         p = subprocess.Popen([*command, resume], stdout=subprocess.PIPE)
         out = [p.stdout.readline() for _ in range(10)]
         p.kill()
