@@ -240,7 +240,7 @@ int64_t watch_step(struct metacache *mc)
 
 /* --- whose a root is --- */
 
-/* Its record, if it says that this incarnation lives and was seen a moment ago, else as the store has it: many may ask at once. */
+/* Its record as it was seen a moment ago, if it is still about that incarnation, else as the store has it: many may ask at once. */
 static int glance(struct metacache *mc, const char *node, uint64_t incarnation, struct peer *out, struct err *err)
 {
 	const struct peer *p;
@@ -248,7 +248,7 @@ static int glance(struct metacache *mc, const char *node, uint64_t incarnation, 
 
 	pthread_mutex_lock(&mc->peers_lock);
 	p = hmap_gets(&mc->peers, node);
-	fresh = p && p->rec.incarnation == incarnation && p->rec.state == NODE_LIVE && !watch_silent(mc, p) && mc_now(mc) - p->looked_us < BUSY_WAIT_US;
+	fresh = p && p->rec.incarnation == incarnation && !is_over(p) && mc_now(mc) - p->looked_us < BUSY_WAIT_US;
 	if (fresh)
 		*out = *p;
 	pthread_mutex_unlock(&mc->peers_lock);
