@@ -95,21 +95,22 @@ struct takeover {	/* a dead node, from its claim until its record says that it i
 	struct takeover *next;	/* of mc->taking */
 	unsigned refs;
 	enum { TAKEOVER_READING, TAKEOVER_OPEN, TAKEOVER_OVER } phase;	/* open: sealed, users may be asked for */
-	bool working;		/* somebody is at the replay of all */
+	bool working;		/* a thread has it, and makes its next step */
 	bool lost;		/* another node has claimed it meanwhile, and goes on */
 	size_t left;		/* tails that are not done */
 	uint64_t asked, asking;	/* users replayed because somebody asked for them; askers right now */
 };
 
-/* rec, as found under etag, is claimed and its journal sealed; *rec and etag as they are then.  whole: it is replayed and marked done
- * as well, else that goes on in the background, and this process can serve its users one by one (takeover_user).  0 (also: this process is at
- * it already); ERR_CONFLICT: its record changed. */
-int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], bool whole, struct err *err);
+/* All of it: rec, as found under etag, is claimed, its journal sealed and replayed, and marked done.  ERR_CONFLICT: its record changed; ERR_BUSY: this
+ * process is at it already. */
+int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);
+/* The same in the background: its users are served one by one as they are asked for (takeover_user). */
+void take_over_soon(struct metacache *mc, const struct node_record *rec, const char *etag);
 int node_claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);	/* its first step */
 bool takeover_runs(struct metacache *mc, const char *node, uint64_t incarnation);	/* in this process */
 /* If this process is taking it over: what it left of that user is replayed before anything else.  1 done, 0 this process is not at it, <0 not now. */
 int takeover_user(struct metacache *mc, const char *node, uint64_t incarnation, const char *user, struct err *err);
-void takeover_work(struct metacache *mc);	/* the replay of all, of one after another, until mc->quit */
+void takeover_work(struct metacache *mc);	/* a thread for the background, until mc->quit */
 void takeovers_free(struct metacache *mc);
 
 /* --- replay.c --- */
@@ -178,7 +179,7 @@ struct metacache {
 	size_t n_others;
 	pthread_mutex_t sleep_lock;
 	pthread_cond_t sleep_cond;
-	pthread_t threads[5];
+	pthread_t threads[8];
 	unsigned n_threads;
 	_Atomic uint64_t beats, beats_failed, takeovers, users_replayed;
 };

@@ -218,8 +218,10 @@ static void *takeover_thread(void *arg)
 
 static int start_threads(struct metacache *mc, struct err *err)
 {
-	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread, sweep_thread, takeover_thread };
+	/* a server that dies takes the nodes of all its workers along */
+	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread, sweep_thread, takeover_thread, takeover_thread, takeover_thread, takeover_thread };
 
+	_Static_assert(MEM_COUNT(fn) <= MEM_COUNT(mc->threads), "room for all threads");
 	for (mc->n_threads = 0; mc->n_threads < MEM_COUNT(fn); mc->n_threads++)
 		if (pthread_create(&mc->threads[mc->n_threads], NULL, fn[mc->n_threads], mc) != 0)
 			return err_set(err, ERR_LIMIT, "node %s: no threads", mc->node);
@@ -266,7 +268,7 @@ static int settle_self(struct metacache *mc, char etag[OBJ_ETAG_MAX], struct err
 		if (rc == 0)
 			etag[0] = '\0';
 		else if (rc == 1 && (rec.state == NODE_LIVE || rec.state == NODE_CLAIMED))
-			rc = take_over(mc, &rec, etag, true, err);
+			rc = take_over(mc, &rec, etag, err);
 	}
 	return rc < 0 ? rc : 0;
 }

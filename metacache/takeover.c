@@ -187,7 +187,7 @@ static struct takeover *find(struct metacache *mc, const char *node, uint64_t in
 }
 
 /* A new one, the caller's and the list's; NULL: there is one. */
-static struct takeover *enlist(struct metacache *mc, const struct node_record *rec, const char *etag, bool whole)
+static struct takeover *enlist(struct metacache *mc, const struct node_record *rec, const char *etag, bool working)
 {
 	struct takeover *t = NULL;
 
@@ -201,10 +201,11 @@ static struct takeover *enlist(struct metacache *mc, const struct node_record *r
 		memcpy(t->etag, etag, OBJ_ETAG_MAX);
 		t->seq = rec->floor;
 		t->begun_us = mc_now(mc);
-		t->working = whole;
+		t->working = working;
 		t->refs = 2;
 		t->next = mc->taking;
 		mc->taking = t;
+		pthread_cond_broadcast(&mc->takeovers_cond);
 	}
 	pthread_mutex_unlock(&mc->takeovers_lock);
 	return t;
@@ -261,15 +262,34 @@ bool takeover_runs(struct metacache *mc, const char *node, uint64_t incarnation)
 
 static void tell(const struct takeover *t, int rc, const struct err *err)
 {
+	enum log_level level = rc == 0 ? LOG_INF : rc == ERR_CONFLICT ? LOG_DBG : LOG_WARN;	/* conflict: another one was faster */
 	uint64_t asked;
 
 	pthread_mutex_lock(&t->mc->takeovers_lock);
 	asked = t->asked;
 	pthread_mutex_unlock(&t->mc->takeovers_lock);
-	log_event(rc == 0 ? LOG_INF : LOG_WARN, rc == 0 ? "node was taken over" : "node could not be taken over now", LF_S("node", t->node),
+	log_event(level, rc == 0 ? "node was taken over" : "node could not be taken over now", LF_S("node", t->node),
 		  LF_U("users", t->tails.n), LF_U("asked", asked), LF_U("records", t->records), LF_U("objects", t->seq - t->rec.floor),
 		  LF_D("sealed_ms", t->sealed_us ? (t->sealed_us - t->begun_us) / 1000 : -1), LF_D("ms", (mc_now(t->mc) - t->begun_us) / 1000),
 		  LF_S("error", rc < 0 ? err->msg : ""), LF_END);
+}
+
+/* Until its users may be asked for.  The takeover is the caller's (working) in this and the next. */
+static int begin(struct takeover *t, struct err *err)
+{
+	int rc = claim(t, err);
+
+	while (rc == 0 && !t->sealed)
+		rc = read_ahead(t, err);
+	if (rc == 0)
+		t->sealed_us = mc_now(t->mc);
+	if (rc < 0)
+		tell(t, rc, err);
+	else if (t->left)
+		log_event(LOG_INF, "node is sealed: its users are served from here on, those first who are asked for", LF_S("node", t->node), LF_U("users", t->left),
+			  LF_D("ms", (t->sealed_us - t->begun_us) / 1000), LF_END);
+	enter_phase(t, rc);
+	return rc;
 }
 
 /* The replay of all, to the end. */
@@ -286,47 +306,35 @@ static int complete(struct takeover *t, struct err *err)
 	return rc;
 }
 
-static int claim_and_seal(struct takeover *t, struct err *err)
+int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
 {
-	int rc = claim(t, err);
-
-	while (rc == 0 && !t->sealed)
-		rc = read_ahead(t, err);
-	if (rc == 0)
-		t->sealed_us = mc_now(t->mc);
-	return rc;
-}
-
-int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], bool whole, struct err *err)
-{
-	struct takeover *t = enlist(mc, rec, etag, whole);
+	struct takeover *t = enlist(mc, rec, etag, true);
 	int rc;
 
 	if (!t)
-		return 0;
-	rc = claim_and_seal(t, err);
+		return err_set(err, ERR_BUSY, "node %s is being taken over", rec->node);
+	rc = begin(t, err);
+	if (rc == 0)
+		rc = complete(t, err);
 	*rec = t->rec;
 	memcpy(etag, t->etag, OBJ_ETAG_MAX);
-	if (rc < 0)
-		tell(t, rc, err);
-	else if (!whole)
-		log_event(LOG_INF, "node is sealed: its users are served from here on, those first who are asked for", LF_S("node", t->node), LF_U("users", t->left),
-			  LF_D("ms", (t->sealed_us - t->begun_us) / 1000), LF_END);
-	enter_phase(t, rc);
-	if (rc == 0 && whole) {
-		rc = complete(t, err);
-		*rec = t->rec;
-		memcpy(etag, t->etag, OBJ_ETAG_MAX);
-	}
 	drop(t);
 	return rc;
 }
 
-static struct takeover *next_open(struct metacache *mc)
+void take_over_soon(struct metacache *mc, const struct node_record *rec, const char *etag)
+{
+	struct takeover *t = enlist(mc, rec, etag, false);
+
+	if (t)
+		drop(t);
+}
+
+static struct takeover *next_idle(struct metacache *mc)
 {
 	struct takeover *t = mc->taking;
 
-	while (t && (t->phase != TAKEOVER_OPEN || t->working))
+	while (t && t->working)
 		t = t->next;
 	return t;
 }
@@ -339,7 +347,7 @@ void takeover_work(struct metacache *mc)
 	while (!atomic_load(&mc->quit)) {
 		struct err e = ERR_INIT;
 
-		t = next_open(mc);
+		t = next_idle(mc);
 		if (!t) {
 			pthread_cond_wait(&mc->takeovers_cond, &mc->takeovers_lock);
 			continue;
@@ -347,7 +355,8 @@ void takeover_work(struct metacache *mc)
 		t->working = true;
 		t->refs++;
 		pthread_mutex_unlock(&mc->takeovers_lock);
-		complete(t, &e);
+		if (t->sealed || begin(t, &e) == 0)
+			complete(t, &e);
 		drop(t);
 		pthread_mutex_lock(&mc->takeovers_lock);
 	}
@@ -356,6 +365,19 @@ void takeover_work(struct metacache *mc)
 
 /* --- one user --- */
 
+/* Nobody has begun: all who might are at other nodes' users. */
+static void begin_now(struct takeover *t)
+{
+	struct err e = ERR_INIT;
+
+	t->working = true;
+	pthread_mutex_unlock(&t->mc->takeovers_lock);
+	begin(t, &e);
+	pthread_mutex_lock(&t->mc->takeovers_lock);
+	t->working = false;	/* the rest is for the background */
+	pthread_cond_broadcast(&t->mc->takeovers_cond);
+}
+
 /* 1 open, 0 over, ERR_BUSY still reading; takeovers_lock is held. */
 static int wait_for_seal(struct takeover *t, struct err *err)
 {
@@ -363,6 +385,9 @@ static int wait_for_seal(struct takeover *t, struct err *err)
 
 	if (sim_broken("served-before-sealed"))
 		return 1;
+	if (t->phase == TAKEOVER_READING && !t->working)
+		begin_now(t);
+
 	while (t->phase == TAKEOVER_READING)
 		if (pthread_cond_timedwait(&t->mc->takeovers_cond, &t->mc->takeovers_lock, &end) == ETIMEDOUT)
 			break;

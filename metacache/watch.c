@@ -101,12 +101,16 @@ static int settle(struct metacache *mc, struct peer *p, struct err *err)
 	rc = claimable(mc, p, err);
 	if (rc <= 0 || !mc_lease(mc))	/* who is cut off himself has seen nothing */
 		return rc < 0 ? rc : 0;
-	rc = take_over(mc, &p->rec, p->etag, mc->cfg.stepped, err);
+	if (!mc->cfg.stepped) {
+		take_over_soon(mc, &p->rec, p->etag);
+		return 0;
+	}
+	rc = take_over(mc, &p->rec, p->etag, err);
 	if (rc == ERR_CONFLICT) {
 		err_clear(err);
 		return 0;
 	}
-	return rc < 0 ? rc : p->rec.state == NODE_DONE;
+	return rc < 0 ? rc : 1;
 }
 
 int watch_settle(struct metacache *mc, const char *node, uint64_t incarnation, struct peer *p, struct err *err)

@@ -257,8 +257,10 @@ static void a_third_node_names_the_claimer_until_that_dies(void **state)
 	third = 3 - taker;
 	snprintf(node, sizeof(node), "n%d", taker);
 	snprintf(address, sizeof(address), "host%d:4190", taker);
-	err_clear(&c->err);
-	assert_int_equal(obox_user_locate(c->node[third].ob, "user300", &u, &o, &c->err), ERR_BUSY);
+	do {	/* what it saw a moment ago may be from before the claim */
+		err_clear(&c->err);
+		assert_int_equal(obox_user_locate(c->node[third].ob, "user300", &u, &o, &c->err), ERR_BUSY);
+	} while (!strcmp(o.node, "n0"));
 	assert_string_equal(o.node, node);
 	assert_string_equal(o.address, address);
 	must_be_served(c, taker, "user300", 300);
