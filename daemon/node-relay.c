@@ -13,6 +13,7 @@
 
 enum {
 	LINK_MS = 5000,		/* connection, handshake and answer */
+	DOUBT_MS = 1000,	/* so long without an answer: is it still the one that has the user? */
 	GIVE_UP_MS = 20000,	/* all tries together */
 	PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 1000,
 	FOLLOW_MAX = 2, BUDGET = 16
@@ -43,7 +44,7 @@ struct relay {
 	struct obox_owner *owner;	/* until it has answered */
 	struct waker *wk;
 	struct buf answer;
-	int64_t begun_ms;
+	int64_t begun_ms, link_ms;	/* the first try, and this one */
 	unsigned pauses, followed;
 	bool asked, client_eof;
 };
@@ -238,8 +239,9 @@ static enum conn_want link_to_owner(struct relay *r, struct conn *c)
 	fd = node_connect(r->owner->address, &err);
 	if (fd < 0)
 		return try_later(r, c, err.msg);
-	if (waker_make(r, c, fd, LINK_MS) < 0)
+	if (waker_make(r, c, fd, DOUBT_MS) < 0)
 		return try_later(r, c, strerror(errno));
+	r->link_ms = loop_clock_ms();
 	r->state = LINK;
 	(void)node_stream_flush(&r->wk->st);	/* what is wrong with it the loop will tell */
 	return CONN_WANT_WAKE;
@@ -265,6 +267,27 @@ static bool place(struct relay *r, struct conn *c, enum conn_want *want)
 	*r->owner = owner;
 	*want = link_to_owner(r, c);
 	return false;
+}
+
+/* No answer for a while: a node that is frozen takes connections and says nothing, and others may have taken its users over by now. */
+static bool moved_meanwhile(struct relay *r, struct conn *c)
+{
+	struct obox_owner now;
+	struct err err = ERR_INIT;
+	struct obox_user *u;
+	bool moved = false;
+	int rc;
+
+	if (!r->followed) {
+		rc = worker_user_open(r->w, c->user, &u, &now, &err);
+		moved = rc == 0 || (rc == ERR_BUSY && *now.node && (strcmp(now.node, r->owner->node) != 0 || now.incarnation != r->owner->incarnation));
+		obox_user_close(&u);
+	}
+	if (!moved) {
+		atomic_store(&r->wk->late, false);
+		waker_tell(r->w, r->wk, loop_clock_ms() + DOUBT_MS, false);
+	}
+	return moved;
 }
 
 static void ask(struct relay *r, struct conn *c)
@@ -318,8 +341,10 @@ static enum conn_want on_link(struct relay *r, struct conn *c)
 		return on_answer(r, c, &a, used);
 	if (rc < 0 || st->link.ended)
 		return try_later(r, c, "its answer makes no sense");
-	if (atomic_load(&r->wk->late))
+	if (atomic_load(&r->wk->late) && loop_clock_ms() - r->link_ms >= LINK_MS)
 		return try_later(r, c, "no answer in time");
+	if (atomic_load(&r->wk->late) && moved_meanwhile(r, c))
+		return try_later(r, c, "no answer, and it does not have the user any more");
 	(void)node_stream_flush(st);
 	return CONN_WANT_WAKE;
 }
