@@ -150,6 +150,7 @@ struct peer {	/* a node as this one has seen it */
 	int64_t looked_us;	/* last looked at */
 	int64_t late_us;	/* when it was seen to have changed, it had at most so long before */
 	bool forced;		/* claimed here while its lease may have run: to be waited out */
+	bool looking;		/* somebody is */
 };
 
 struct metacache {

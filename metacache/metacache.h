@@ -44,6 +44,10 @@ void metacache_step(struct obox_cluster *c);
 /* The name for worker `index` of this machine: an identity kept in state_dir (made at first), and the index. */
 int metacache_node_name(const char *state_dir, unsigned index, char **name_r, struct err *err);
 
+/* Is that node, which has a user and could not be reached, not simply as it was?  Asked by everybody who waits for one of its users, as often as they like:
+ * its record is read five times a second at most.  Blocks. */
+bool metacache_news(struct obox_cluster *c, const char *node, uint64_t incarnation);
+
 struct metacache_stats {
 	uint64_t journal_puts, journal_retries, journal_bytes;
 	uint64_t beats, beats_failed;

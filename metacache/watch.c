@@ -5,7 +5,7 @@
 
 #include <unistd.h>
 
-enum { WATCHED = 2, BUSY_TRIES = 40, BUSY_WAIT_US = 50000, CLAIM_TTLS = 4 };
+enum { WATCHED = 2, BUSY_TRIES = 40, BUSY_WAIT_US = 50000, NEWS_US = 200000, LOOK_US = 1000000, CLAIM_TTLS = 4 };
 
 static int64_t ttl_us(const struct peer *p)
 {
@@ -244,24 +244,45 @@ int64_t watch_step(struct metacache *mc)
 
 /* --- whose a root is --- */
 
-/* Its record as it was seen a moment ago, if it is still about that incarnation, else as the store has it: many may ask at once. */
-static int glance(struct metacache *mc, const char *node, uint64_t incarnation, struct peer *out, struct err *err)
-{
-	const struct peer *p;
-	bool fresh;
-
-	pthread_mutex_lock(&mc->peers_lock);
-	p = hmap_gets(&mc->peers, node);
-	fresh = p && p->rec.incarnation == incarnation && !is_over(p) && mc_now(mc) - p->looked_us < BUSY_WAIT_US;
-	if (fresh)
-		*out = *p;
-	pthread_mutex_unlock(&mc->peers_lock);
-	return fresh ? 1 : watch_observe(mc, node, out, err);
-}
-
 static bool lives(const struct metacache *mc, const struct peer *p, uint64_t incarnation)
 {
 	return p->rec.incarnation == incarnation && p->rec.state == NODE_LIVE && !watch_silent(mc, p);
+}
+
+/* Its record as it was seen a moment ago, if it is still about that incarnation, else as the store has it: many may ask at once. */
+static int glance(struct metacache *mc, const char *node, uint64_t incarnation, int64_t age_us, struct peer *out, struct err *err)
+{
+	struct peer *p;
+	bool fresh;
+	int rc;
+
+	pthread_mutex_lock(&mc->peers_lock);
+	p = hmap_gets(&mc->peers, node);
+	fresh = p && p->rec.incarnation == incarnation && !is_over(p) && mc_now(mc) - p->looked_us < (p->looking ? LOOK_US : age_us);
+	if (fresh)
+		*out = *p;
+	else if (p)
+		p->looking = true;
+	pthread_mutex_unlock(&mc->peers_lock);
+	if (fresh)
+		return 1;
+	rc = watch_observe(mc, node, out, err);
+	pthread_mutex_lock(&mc->peers_lock);
+	p = hmap_gets(&mc->peers, node);
+	if (p)
+		p->looking = false;
+	pthread_mutex_unlock(&mc->peers_lock);
+	return rc;
+}
+
+bool metacache_news(struct obox_cluster *c, const char *node, uint64_t incarnation)
+{
+	struct metacache *mc = (struct metacache *)c;
+	struct err e = ERR_INIT;
+	struct peer p;
+	int rc = glance(mc, node, incarnation, NEWS_US, &p, &e);
+
+	return rc == 0 || (rc == 1 && !lives(mc, &p, incarnation));
 }
 
 /* Who serves the users of that node, which is not over: itself, or another one that lives, has claimed it and can be reached. */
@@ -273,7 +294,7 @@ static bool served_by(struct metacache *mc, const struct peer *p, struct obox_ow
 	if (p->rec.state == NODE_CLAIMED) {
 		if (!strcmp(p->rec.claimer, mc->node) || !strcmp(p->rec.claimer, p->rec.node))
 			return false;
-		if (glance(mc, p->rec.claimer, p->rec.claimer_incarnation, &claimer, &e) != 1 || !lives(mc, &claimer, p->rec.claimer_incarnation) || !*claimer.rec.address)
+		if (glance(mc, p->rec.claimer, p->rec.claimer_incarnation, BUSY_WAIT_US, &claimer, &e) != 1 || !lives(mc, &claimer, p->rec.claimer_incarnation) || !*claimer.rec.address)
 			return false;
 		p = &claimer;
 	}
@@ -290,7 +311,7 @@ static int settle_user(struct metacache *mc, const char *node, uint64_t incarnat
 
 	if (rc != 0)
 		return rc;
-	rc = glance(mc, node, incarnation, p, err);
+	rc = glance(mc, node, incarnation, BUSY_WAIT_US, p, err);
 	if (rc < 0)
 		return rc;
 	if (rc == 0 || p->rec.incarnation != incarnation || is_over(p))
