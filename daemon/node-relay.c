@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "daemon/node-stream.h"
 #include "daemon/session.h"
+#include "metacache/metacache.h"
 #include "obox/obox.h"
 
 #include <errno.h>
@@ -13,8 +14,10 @@
 
 enum {
 	LINK_MS = 5000,		/* connection, handshake and answer */
+	DOUBT_MS = 1000,	/* so long without an answer: is it still the one that has the user? */
 	GIVE_UP_MS = 20000,	/* all tries together */
 	PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 1000,
+	NEWS_MS = 200, ROOT_MS = 2000,	/* of a node that cannot be reached: is it as it was, and does it have the user still? */
 	FOLLOW_MAX = 2, BUDGET = 16
 };
 
@@ -43,9 +46,9 @@ struct relay {
 	struct obox_owner *owner;	/* until it has answered */
 	struct waker *wk;
 	struct buf answer;
-	int64_t begun_ms;
+	int64_t begun_ms, place_ms, link_ms;	/* the first try; when the store was asked who has the user, and the link begun */
 	unsigned pauses, followed;
-	bool asked, client_eof;
+	bool asked, client_eof, unreachable;
 };
 
 /* --- waking --- */
@@ -211,7 +214,7 @@ static enum conn_want refuse(struct conn *c)
 /* This try led nowhere: another one after a pause, or the end. */
 static enum conn_want try_later(struct relay *r, struct conn *c, const char *why)
 {
-	int64_t ms = r->pauses < 4 ? PAUSE_FIRST_MS << r->pauses : PAUSE_MAX_MS;
+	int64_t ms = r->unreachable ? NEWS_MS : r->pauses < 4 ? PAUSE_FIRST_MS << r->pauses : PAUSE_MAX_MS;
 	bool end = r->w->stopping || loop_clock_ms() - r->begun_ms + ms > GIVE_UP_MS;
 
 	log_event(end ? LOG_ERROR : r->pauses ? LOG_DBG : LOG_WARN, "session cannot be passed to the user's node", LF_S("user", c->user), LF_S("node", r->owner ? r->owner->node : ""),
@@ -223,6 +226,19 @@ static enum conn_want try_later(struct relay *r, struct conn *c, const char *why
 	if (end || waker_make(r, c, -1, ms) < 0)
 		return refuse(c);
 	return CONN_WANT_WAKE;
+}
+
+/* That node itself is the trouble.  (One that the owner named is not known here.) */
+static enum conn_want cannot_reach(struct relay *r, struct conn *c, const char *why)
+{
+	r->unreachable = !r->followed;
+	return try_later(r, c, why);
+}
+
+/* Thousands may wait for the users of one dead node: only what is known of the node is looked at often, not each user's root. */
+static bool is_as_before(const struct relay *r)
+{
+	return r->unreachable && r->w->cluster && loop_clock_ms() - r->place_ms < ROOT_MS && !metacache_news(r->w->cluster, r->owner->node, r->owner->incarnation);
 }
 
 static enum conn_want link_to_owner(struct relay *r, struct conn *c)
@@ -237,9 +253,10 @@ static enum conn_want link_to_owner(struct relay *r, struct conn *c)
 		return try_later(r, c, "that node takes no connections: it has no \"listen node\"");
 	fd = node_connect(r->owner->address, &err);
 	if (fd < 0)
-		return try_later(r, c, err.msg);
-	if (waker_make(r, c, fd, LINK_MS) < 0)
+		return cannot_reach(r, c, err.msg);
+	if (waker_make(r, c, fd, DOUBT_MS) < 0)
 		return try_later(r, c, strerror(errno));
+	r->link_ms = loop_clock_ms();
 	r->state = LINK;
 	(void)node_stream_flush(&r->wk->st);	/* what is wrong with it the loop will tell */
 	return CONN_WANT_WAKE;
@@ -253,6 +270,8 @@ static bool place(struct relay *r, struct conn *c, enum conn_want *want)
 	int rc = worker_user_open(r->w, c->user, &r->user, &owner, &err);
 	bool here = rc != ERR_BUSY || !*owner.node;
 
+	r->place_ms = loop_clock_ms();
+	r->unreachable = false;
 	if (r->guest) {
 		node_answer_put(&c->out, here ? NODE_HERE : NODE_MOVED, r->w->node.name, &owner);
 		*want = CONN_CLOSE;
@@ -265,6 +284,27 @@ static bool place(struct relay *r, struct conn *c, enum conn_want *want)
 	*r->owner = owner;
 	*want = link_to_owner(r, c);
 	return false;
+}
+
+/* No answer for a while: a node that is frozen takes connections and says nothing, and others may have taken its users over by now. */
+static bool moved_meanwhile(struct relay *r, struct conn *c)
+{
+	struct obox_owner now;
+	struct err err = ERR_INIT;
+	struct obox_user *u;
+	bool moved = false;
+	int rc;
+
+	if (!r->followed) {
+		rc = worker_user_open(r->w, c->user, &u, &now, &err);
+		moved = rc == 0 || (rc == ERR_BUSY && *now.node && (strcmp(now.node, r->owner->node) != 0 || now.incarnation != r->owner->incarnation));
+		obox_user_close(&u);
+	}
+	if (!moved) {
+		atomic_store(&r->wk->late, false);
+		waker_tell(r->w, r->wk, loop_clock_ms() + DOUBT_MS, false);
+	}
+	return moved;
 }
 
 static void ask(struct relay *r, struct conn *c)
@@ -310,7 +350,7 @@ static enum conn_want on_link(struct relay *r, struct conn *c)
 	int rc = node_stream_flush(st) < 0 ? -1 : node_stream_read(st, &r->answer, NODE_IN_MAX);
 
 	if (rc < 0)
-		return try_later(r, c, node_stream_why(st));
+		return cannot_reach(r, c, node_stream_why(st));
 	if (st->link.up && !r->asked)
 		ask(r, c);
 	rc = node_answer_get(&r->answer, &a, &used);
@@ -318,8 +358,10 @@ static enum conn_want on_link(struct relay *r, struct conn *c)
 		return on_answer(r, c, &a, used);
 	if (rc < 0 || st->link.ended)
 		return try_later(r, c, "its answer makes no sense");
-	if (atomic_load(&r->wk->late))
-		return try_later(r, c, "no answer in time");
+	if (atomic_load(&r->wk->late) && loop_clock_ms() - r->link_ms >= LINK_MS)
+		return cannot_reach(r, c, "no answer in time");
+	if (atomic_load(&r->wk->late) && moved_meanwhile(r, c))
+		return try_later(r, c, "no answer, and it does not have the user any more");
 	(void)node_stream_flush(st);
 	return CONN_WANT_WAKE;
 }
@@ -384,6 +426,8 @@ bool relay_run(struct relay *r, struct conn *c, unsigned events, enum conn_want 
 		*want = r->guest ? CONN_CLOSE : refuse(c);
 	} else if (r->state == LINK) {
 		*want = on_link(r, c);
+	} else if (r->state == PAUSE && atomic_load(&r->wk->late) && is_as_before(r)) {
+		*want = try_later(r, c, "that node cannot be reached, and is as it was");
 	} else if (r->state == PLACE || atomic_load(&r->wk->late)) {
 		return place(r, c, want);
 	} else {

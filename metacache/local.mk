@@ -7,6 +7,7 @@ noinst_LIBRARIES += %reldir%/libmetacache.a
 	%reldir%/operate.c \
 	%reldir%/piece.c \
 	%reldir%/registry.c \
+	%reldir%/replay.c \
 	%reldir%/takeover.c \
 	%reldir%/watch.c
 

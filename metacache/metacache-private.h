@@ -1,7 +1,7 @@
 /* metacache-private - the inside of metacache/.
  *
- * Locks: takeover_lock > beat_lock > peers_lock > the journal's.  No store call
- * is made under peers_lock or the journal's. */
+ * Locks: beat_lock > peers_lock > the journal's.  takeovers_lock is held alone.  Store calls
+ * are made under beat_lock only. */
 #ifndef METACACHE_PRIVATE_H
 #define METACACHE_PRIVATE_H
 #include <pthread.h>
@@ -73,37 +73,84 @@ int piece_decode(const struct buf *plain, enum piece_kind *kind_r, void (*fn)(vo
 
 /* --- takeover.c --- */
 
-/* rec, as found under etag, is claimed, its journal sealed and replayed, and marked done.  ERR_CONFLICT: its record changed. */
+enum tail_state { TAIL_TODO, TAIL_DOING, TAIL_DONE };
+struct tail {	/* of one user, in a dead node's journal */
+	struct obox_tail *records;	/* NULL when done */
+	enum tail_state state;
+	int rc;				/* of the last try */
+};
+struct takeover {	/* a dead node, from its claim until its record says that it is done */
+	struct metacache *mc;
+	char node[64];
+	uint64_t incarnation;
+	struct node_record rec;	/* of whoever works on it, as the next few */
+	char etag[OBJ_ETAG_MAX];
+	int64_t begun_us, sealed_us, claimed_us;
+	uint64_t seq;		/* the next to read; in the end the seal's */
+	uint64_t records;
+	bool sealed;
+	atomic_bool damaged;	/* something of it could not be used: it is kept for who mends it */
+	struct hmap tails;	/* user -> struct tail; complete, and with takeovers_lock, from TAKEOVER_OPEN on */
+	/* with takeovers_lock: */
+	struct takeover *next;	/* of mc->taking */
+	unsigned refs;
+	enum { TAKEOVER_READING, TAKEOVER_OPEN, TAKEOVER_OVER } phase;	/* open: sealed, users may be asked for */
+	bool working;		/* a thread has it, and makes its next step */
+	bool lost;		/* another node has claimed it meanwhile, and goes on */
+	size_t left;		/* tails that are not done */
+	uint64_t asked, asking;	/* users replayed because somebody asked for them; askers right now */
+};
+
+/* All of it: rec, as found under etag, is claimed, its journal sealed and replayed, and marked done.  ERR_CONFLICT: its record changed; ERR_BUSY: this
+ * process is at it already. */
 int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);
+/* The same in the background: its users are served one by one as they are asked for (takeover_user). */
+void take_over_soon(struct metacache *mc, const struct node_record *rec, const char *etag);
 int node_claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err);	/* its first step */
+bool takeover_runs(struct metacache *mc, const char *node, uint64_t incarnation);	/* in this process */
+/* If this process is taking it over: what it left of that user is replayed before anything else.  1 done, 0 this process is not at it, <0 not now. */
+int takeover_user(struct metacache *mc, const char *node, uint64_t incarnation, const char *user, struct err *err);
+void takeover_work(struct metacache *mc);	/* a thread for the background, until mc->quit */
+void takeovers_free(struct metacache *mc);
+
+/* --- replay.c --- */
+
+void tail_add(struct takeover *t, const struct journal_entry *e);
+void tails_free(struct takeover *t);
+int replay_user(struct takeover *t, const char *user, struct err *err);	/* one asked for; takeovers_lock is held, and released meanwhile */
+int replay_all(struct takeover *t, struct err *err);
 
 /* --- watch.c --- */
 
 struct peer;
 /* The node's record now and since when it has not changed; 1, 0 there is none, <0. */
 int watch_observe(struct metacache *mc, const char *node, struct peer *out, struct err *err);
-/* Takes node over if it may be.  1 it is nobody's now (*p: as it was last seen, when it was there), 0 not yet. */
+/* Takes node over if it may be.  1 it is nobody's now (*p: as it was last seen, when it was there), 0 not yet (p->rec.claimer may be this node). */
 int watch_settle(struct metacache *mc, const char *node, uint64_t incarnation, struct peer *p, struct err *err);
 bool watch_silent(const struct metacache *mc, const struct peer *p);	/* no sign for a whole TTL of its own */
 /* It is claimed whether it lives or not; it is replayed when it has been claimed for a whole TTL: watch_settle says when. */
 int watch_claim(struct metacache *mc, const char *node, struct peer *p, struct err *err);
 int64_t watch_step(struct metacache *mc);	/* what is due; in us until more is */
-int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, struct obox_owner *o, struct err *err);	/* obox_cluster_ops.owner */
+int watch_owner(struct metacache *mc, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o, struct err *err);	/* obox_cluster_ops.owner */
 
 /* --- operate.c --- */
 
 int operate_look_around(struct metacache *mc, size_t *n_r, struct err *err);	/* the watch's, while this node is draining: who takes users? */
-bool operate_elsewhere(struct metacache *mc, const char *user, struct obox_owner *o_r);	/* obox_cluster_ops.elsewhere */
+bool operate_elsewhere(struct metacache *mc, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o_r);	/* obox_cluster_ops.elsewhere */
 
 /* --- metacache.c --- */
 
 int mc_beat(struct metacache *mc, struct err *err);	/* a heartbeat now */
+struct timespec mc_deadline(int64_t us);	/* so long from now, for the conditions here */
 
 struct peer {	/* a node as this one has seen it */
 	struct node_record rec;
 	char etag[OBJ_ETAG_MAX];
 	int64_t since_us;	/* unchanged since, on this node's clock */
+	int64_t looked_us;	/* last looked at */
+	int64_t late_us;	/* when it was seen to have changed, it had at most so long before */
 	bool forced;		/* claimed here while its lease may have run: to be waited out */
+	bool looking;		/* somebody is */
 };
 
 struct metacache {
@@ -125,13 +172,15 @@ struct metacache {
 	struct hmap peers;
 	struct ring ring;	/* the watch's */
 	int64_t next_ring_us, next_watch_us;
-	pthread_mutex_t takeover_lock;
+	pthread_mutex_t takeovers_lock;
+	pthread_cond_t takeovers_cond;	/* anything about them is different */
+	struct takeover *taking;	/* those that this process is at */
 	atomic_bool draining;
 	struct obox_owner *others;	/* where a draining node sends users; with peers_lock */
 	size_t n_others;
 	pthread_mutex_t sleep_lock;
 	pthread_cond_t sleep_cond;
-	pthread_t threads[4];
+	pthread_t threads[8];
 	unsigned n_threads;
 	_Atomic uint64_t beats, beats_failed, takeovers, users_replayed;
 };

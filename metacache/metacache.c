@@ -162,7 +162,7 @@ static void *journal_thread(void *arg)
 	return NULL;
 }
 
-static void nap(struct metacache *mc, int64_t us, bool beats)
+struct timespec mc_deadline(int64_t us)
 {
 	struct timespec t;
 
@@ -170,6 +170,13 @@ static void nap(struct metacache *mc, int64_t us, bool beats)
 	us += t.tv_nsec / 1000;
 	t.tv_sec += us / 1000000;
 	t.tv_nsec = us % 1000000 * 1000;
+	return t;
+}
+
+static void nap(struct metacache *mc, int64_t us, bool beats)
+{
+	struct timespec t = mc_deadline(us);
+
 	pthread_mutex_lock(&mc->sleep_lock);
 	while (!atomic_load(&mc->quit) && !(beats && atomic_load(&mc->beat_soon)) && pthread_cond_timedwait(&mc->sleep_cond, &mc->sleep_lock, &t) != ETIMEDOUT)
 		;
@@ -203,10 +210,18 @@ static void *sweep_thread(void *arg)
 	return NULL;
 }
 
+static void *takeover_thread(void *arg)
+{
+	takeover_work(arg);
+	return NULL;
+}
+
 static int start_threads(struct metacache *mc, struct err *err)
 {
-	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread, sweep_thread };
+	/* a server that dies takes the nodes of all its workers along */
+	void *(*const fn[])(void *) = { journal_thread, beat_thread, watch_thread, sweep_thread, takeover_thread, takeover_thread, takeover_thread, takeover_thread };
 
+	_Static_assert(MEM_COUNT(fn) <= MEM_COUNT(mc->threads), "room for all threads");
 	for (mc->n_threads = 0; mc->n_threads < MEM_COUNT(fn); mc->n_threads++)
 		if (pthread_create(&mc->threads[mc->n_threads], NULL, fn[mc->n_threads], mc) != 0)
 			return err_set(err, ERR_LIMIT, "node %s: no threads", mc->node);
@@ -219,6 +234,9 @@ static void stop_threads(struct metacache *mc)
 	atomic_store(&mc->quit, true);
 	pthread_cond_broadcast(&mc->sleep_cond);
 	pthread_mutex_unlock(&mc->sleep_lock);
+	pthread_mutex_lock(&mc->takeovers_lock);
+	pthread_cond_broadcast(&mc->takeovers_cond);
+	pthread_mutex_unlock(&mc->takeovers_lock);
 	if (mc->journal)
 		store_journal_wake(mc->journal);
 	while (mc->n_threads)
@@ -304,9 +322,9 @@ static int mc_start(struct obox_cluster *c, struct obox *ob, struct journal **j_
 	return rc;
 }
 
-static int mc_owner(struct obox_cluster *c, const char *node, uint64_t incarnation, struct obox_owner *o, struct err *err)
+static int mc_owner(struct obox_cluster *c, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o, struct err *err)
 {
-	return watch_owner(mc_of(c), node, incarnation, o, err);
+	return watch_owner(mc_of(c), node, incarnation, user, o, err);
 }
 
 static bool mc_fenced(struct obox_cluster *c)
@@ -353,9 +371,9 @@ static void mc_stop(struct obox_cluster *c, bool clean)
 		log_event(LOG_WARN, "the node's end could not be written: others find out by themselves", LF_S("node", mc->node), LF_ERR(&e), LF_END);
 }
 
-static bool mc_elsewhere(struct obox_cluster *c, const char *user, struct obox_owner *o)
+static bool mc_elsewhere(struct obox_cluster *c, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o)
 {
-	return operate_elsewhere(mc_of(c), user, o);
+	return operate_elsewhere(mc_of(c), node, incarnation, user, o);
 }
 
 static const struct obox_cluster_ops mc_ops = { mc_start, mc_owner, mc_elsewhere, mc_fenced, mc_serving, mc_leased, mc_stop, mc_abandon };
@@ -398,11 +416,12 @@ int metacache_new(const struct metacache_config *cfg, struct obox_cluster **c_r,
 		mc->cfg.commit_timeout_ms = COMMIT_TIMEOUT_MS;
 	pthread_mutex_init(&mc->beat_lock, NULL);
 	pthread_mutex_init(&mc->peers_lock, NULL);
-	pthread_mutex_init(&mc->takeover_lock, NULL);
+	pthread_mutex_init(&mc->takeovers_lock, NULL);
 	pthread_mutex_init(&mc->sleep_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&mc->sleep_cond, &attr);
+	pthread_cond_init(&mc->takeovers_cond, &attr);
 	pthread_condattr_destroy(&attr);
 	*c_r = &mc->base;
 	return 0;
@@ -422,7 +441,9 @@ void metacache_free(struct obox_cluster **c)
 	ring_free(&mc->ring);
 	pthread_mutex_destroy(&mc->beat_lock);
 	pthread_mutex_destroy(&mc->peers_lock);
-	pthread_mutex_destroy(&mc->takeover_lock);
+	takeovers_free(mc);
+	pthread_cond_destroy(&mc->takeovers_cond);
+	pthread_mutex_destroy(&mc->takeovers_lock);
 	free(mc->others);
 	pthread_mutex_destroy(&mc->sleep_lock);
 	pthread_cond_destroy(&mc->sleep_cond);

@@ -6,7 +6,7 @@
  * of these, put it into obox_config.cluster, open the obox, and close the obox
  * before freeing this.
  *
- * Threads: three of its own (journal, heartbeat, watch), or none with `stepped`:
+ * Threads: five of its own (journal, heartbeat, watch, deletes, takeover), or none with `stepped`:
  * then metacache_step() does what is due, by the clock given, and waiting for
  * the journal does it too.
  * What it needs of the store: create-only and compare-and-swap that hold. */
@@ -43,6 +43,10 @@ void metacache_free(struct obox_cluster **c);	/* after obox_close */
 void metacache_step(struct obox_cluster *c);
 /* The name for worker `index` of this machine: an identity kept in state_dir (made at first), and the index. */
 int metacache_node_name(const char *state_dir, unsigned index, char **name_r, struct err *err);
+
+/* Is that node, which has a user and could not be reached, not simply as it was?  Asked by everybody who waits for one of its users, as often as they like:
+ * its record is read five times a second at most.  Blocks. */
+bool metacache_news(struct obox_cluster *c, const char *node, uint64_t incarnation);
 
 struct metacache_stats {
 	uint64_t journal_puts, journal_retries, journal_bytes;

@@ -23,18 +23,27 @@ char *journal_key(const struct metacache *mc, const char *node, uint64_t incarna
 
 void journal_delete(struct metacache *mc, const char *node, uint64_t incarnation, uint64_t from, uint64_t to)
 {
-	char **keys;
-	size_t n = 0;
+	size_t n = from < to ? (size_t)(to - from) : 0, i;
+	struct objstore_op *ops;
+	const char **keys;
 
-	if (from >= to)
+	if (!n)
 		return;
-	keys = mem_calloc((size_t)(to - from), sizeof(*keys));
-	for (; from < to; from++)
-		keys[n++] = journal_key(mc, node, incarnation, from);
-	objstore_delete_many(mc->cfg.store, (const char *const *)keys, n, NULL);
+	keys = mem_calloc(n, sizeof(*keys));
+	ops = mem_calloc(n, sizeof(*ops));
+	for (i = 0; i < n; i++) {
+		keys[i] = journal_key(mc, node, incarnation, from + i);
+		ops[i].verb = OBJ_DELETE;
+		ops[i].key = keys[i];
+	}
+	if (mc->cfg.store->caps & OBJ_CAP_DELETE_MANY)
+		objstore_delete_many(mc->cfg.store, keys, n, NULL);
+	else
+		obox_run_many(mc->cfg.store, ops, n);
 	while (n)
-		free(keys[--n]);
+		free((char *)(uintptr_t)keys[--n]);
 	free(keys);
+	free(ops);
 }
 
 static void get_text(struct rd *r, char *out, size_t size)

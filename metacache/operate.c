@@ -69,12 +69,14 @@ static uint64_t weight(const char *user, const char *node)
 	return w;
 }
 
-bool operate_elsewhere(struct metacache *mc, const char *user, struct obox_owner *o)
+/* A user of a node that is being taken over right here stays: the root may still name that node, so the others would only send
+ * whoever asks back to this one. */
+bool operate_elsewhere(struct metacache *mc, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o)
 {
 	uint64_t best = 0;
 	size_t i;
 
-	if (!atomic_load(&mc->draining))
+	if (!atomic_load(&mc->draining) || takeover_runs(mc, node, incarnation))
 		return false;
 	pthread_mutex_lock(&mc->peers_lock);
 	for (i = 0; i < mc->n_others; i++) {

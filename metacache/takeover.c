@@ -3,7 +3,8 @@
  *   claim    its record is swapped: whoever else wants it, itself included, loses
  *   seal     its journal is read from the floor up to the first missing name, and that name is created: what it
  *            may still send fails there, and what it sent behind that is void
- *   replay   the records go behind the logs of the users whose root still names it (obox_tail_replay)
+ *   replay   the records go behind the logs of the users whose root still names it (replay.c): from here on each of its users
+ *            can be served by this process as soon as his own records are there
  *   done     its record says so; roots that still name it are nobody's from then on
  *
  * Each step may be done again, by the same node or another, at any time: a
@@ -14,30 +15,16 @@
 
 #include "base/log.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 
-enum { AHEAD = 32, REREADS = 2, PIECE_MAX = 512 << 20, REPLAYERS = 8 };
-
-struct takeover {
-	struct metacache *mc;
-	const struct node_record *rec;
-	struct hmap tails;	/* user -> struct obox_tail */
-	uint64_t seq;		/* the next to read; in the end the seal's */
-	uint64_t records;
-	bool sealed;
-	atomic_bool damaged;	/* something of it could not be used: it is kept for who mends it */
-};
+enum { AHEAD = 32, REREADS = 2, PIECE_MAX = 512 << 20, SEAL_WAIT_US = 2000000 };
 
 static void take_record(void *ctx, const struct journal_entry *e)
 {
 	struct takeover *t = ctx;
-	struct obox_tail *tail = hmap_gets(&t->tails, e->user);
 
-	if (!tail) {
-		tail = obox_tail_new(e->user);
-		hmap_put(&t->tails, e->user, strlen(e->user), tail);
-	}
-	obox_tail_add(tail, e->epoch, e->lsn, e->landed, e->rec, e->rec_len);
+	tail_add(t, e);
 	t->records++;
 }
 
@@ -84,7 +71,7 @@ static int take_or_pass(struct takeover *t, const char *key, const struct buf *s
 
 static int seal(struct takeover *t, struct err *err)
 {
-	char *key = journal_key(t->mc, t->rec->node, t->rec->incarnation, t->seq);
+	char *key = journal_key(t->mc, t->node, t->incarnation, t->seq);
 	struct buf plain = BUF_INIT(256), sealed = BUF_INIT(4096), there = BUF_INIT(PIECE_MAX);
 	int rc;
 
@@ -117,7 +104,7 @@ static int read_ahead(struct takeover *t, struct err *err)
 	for (i = 0; i < AHEAD; i++) {
 		buf_init(&sealed[i], PIECE_MAX);
 		ops[i].verb = OBJ_GET;
-		ops[i].key = journal_key(t->mc, t->rec->node, t->rec->incarnation, t->seq + i);
+		ops[i].key = journal_key(t->mc, t->node, t->incarnation, t->seq + i);
 		ops[i].out = &sealed[i];
 	}
 	obox_run_many(t->mc->cfg.store, ops, AHEAD);
@@ -142,71 +129,7 @@ static int read_ahead(struct takeover *t, struct err *err)
 	return rc;
 }
 
-/* --- replay, several users at once: each costs a few round trips --- */
-
-struct replay {
-	struct takeover *t;
-	struct obox_tail **list;
-	size_t n;
-	atomic_size_t next;
-	pthread_mutex_t lock;
-	int rc;
-	struct err err;
-};
-
-static void *replay_some(void *arg)
-{
-	struct replay *r = arg;
-	struct takeover *t = r->t;
-	size_t i;
-
-	while ((i = atomic_fetch_add(&r->next, 1)) < r->n) {
-		struct err e = ERR_INIT;
-		int rc = ERR_CORRUPT, tries;
-
-		for (tries = 0; rc == ERR_CORRUPT && tries <= REREADS; tries++) {
-			err_clear(&e);
-			rc = obox_tail_replay(t->mc->ob, r->list[i], t->rec->node, t->rec->incarnation, &e);
-		}
-		if (rc == ERR_CORRUPT) {	/* this user has to be mended; the others are served */
-			log_event(LOG_ERROR, "journal cannot be replayed for this user: run culverctl check", LF_S("user", obox_tail_user(r->list[i])),
-				  LF_ERR(&e), LF_END);
-			t->damaged = true;
-			continue;
-		}
-		pthread_mutex_lock(&r->lock);
-		if (rc < 0 && r->rc == 0) {
-			r->rc = rc;
-			r->err = e;
-		}
-		pthread_mutex_unlock(&r->lock);
-		if (rc < 0)
-			break;
-	}
-	return NULL;
-}
-
-static int replay(struct takeover *t, struct err *err)
-{
-	struct replay r = { .t = t, .list = mem_calloc(t->tails.n, sizeof(struct obox_tail *)) };
-	pthread_t threads[REPLAYERS];
-	size_t pos = 0, started = 0;
-	void *v;
-
-	while (hmap_next(&t->tails, &pos, NULL, NULL, &v))
-		r.list[r.n++] = v;
-	pthread_mutex_init(&r.lock, NULL);
-	if (!t->mc->cfg.stepped)
-		while (started + 1 < REPLAYERS && started + 1 < r.n && pthread_create(&threads[started], NULL, replay_some, &r) == 0)
-			started++;
-	replay_some(&r);
-	while (started)
-		pthread_join(threads[--started], NULL);
-	pthread_mutex_destroy(&r.lock);
-	t->mc->users_replayed += r.n;
-	free(r.list);
-	return r.rc < 0 ? err_set(err, r.rc, "%s", r.err.msg) : 0;
-}
+/* --- its record --- */
 
 int node_claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
 {
@@ -223,46 +146,273 @@ int node_claim(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG
 	return rc;
 }
 
-static int finish(struct takeover *t, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
+static int claim(struct takeover *t, struct err *err)
 {
-	struct err quiet = ERR_INIT;
+	int rc = node_claim(t->mc, &t->rec, t->etag, err);
+
+	t->claimed_us = mc_now(t->mc);
+	return rc;
+}
+
+static int mark_done(struct takeover *t, struct err *err)
+{
 	int rc;
 
-	rec->state = NODE_DONE;
-	rec->beat++;
-	rc = node_swap(t->mc, rec, etag, err);
-	if (rc < 0)
-		return rc;
-	t->mc->takeovers++;
+	t->rec.state = NODE_DONE;
+	t->rec.beat++;
+	rc = node_swap(t->mc, &t->rec, t->etag, err);
+	t->mc->takeovers += rc == 0;
+	return rc;
+}
+
+static void tidy(struct takeover *t)
+{
+	struct err quiet = ERR_INIT;
+
 	if (!t->damaged)
-		journal_delete(t->mc, rec->node, rec->incarnation, rec->floor, t->seq);
-	if (strcmp(rec->node, t->mc->node) != 0)
-		ring_change(t->mc, rec->node, false, &quiet);	/* the watch does it otherwise */
-	return 0;
+		journal_delete(t->mc, t->node, t->incarnation, t->rec.floor, t->seq);
+	if (strcmp(t->node, t->mc->node) != 0)
+		ring_change(t->mc, t->node, false, &quiet);	/* the watch does it otherwise */
+}
+
+/* --- those that this process is at --- */
+
+static struct takeover *find(struct metacache *mc, const char *node, uint64_t incarnation)
+{
+	struct takeover *t = mc->taking;
+
+	while (t && (t->incarnation != incarnation || strcmp(t->node, node) != 0))
+		t = t->next;
+	return t;
+}
+
+/* A new one, the caller's and the list's; NULL: there is one. */
+static struct takeover *enlist(struct metacache *mc, const struct node_record *rec, const char *etag, bool working)
+{
+	struct takeover *t = NULL;
+
+	pthread_mutex_lock(&mc->takeovers_lock);
+	if (!find(mc, rec->node, rec->incarnation)) {
+		t = MEM_NEW(struct takeover);
+		t->mc = mc;
+		memcpy(t->node, rec->node, sizeof(t->node));
+		t->incarnation = rec->incarnation;
+		t->rec = *rec;
+		memcpy(t->etag, etag, OBJ_ETAG_MAX);
+		t->seq = rec->floor;
+		t->begun_us = mc_now(mc);
+		t->working = working;
+		t->refs = 2;
+		t->next = mc->taking;
+		mc->taking = t;
+		pthread_cond_broadcast(&mc->takeovers_cond);
+	}
+	pthread_mutex_unlock(&mc->takeovers_lock);
+	return t;
+}
+
+static void drop(struct takeover *t)
+{
+	bool last;
+
+	pthread_mutex_lock(&t->mc->takeovers_lock);
+	last = !--t->refs;
+	pthread_mutex_unlock(&t->mc->takeovers_lock);
+	if (!last)
+		return;
+	tails_free(t);
+	free(t);
+}
+
+/* It is open, or over: then it is the list's no more. */
+static void enter_phase(struct takeover *t, int rc)
+{
+	struct metacache *mc = t->mc;
+	struct takeover **p = &mc->taking;
+
+	pthread_mutex_lock(&mc->takeovers_lock);
+	t->phase = rc == 0 ? TAKEOVER_OPEN : TAKEOVER_OVER;
+	while (rc < 0 && *p != t)
+		p = &(*p)->next;
+	if (rc < 0)
+		*p = t->next;
+	pthread_cond_broadcast(&mc->takeovers_cond);
+	pthread_mutex_unlock(&mc->takeovers_lock);
+	if (rc < 0)
+		drop(t);
+}
+
+void takeovers_free(struct metacache *mc)
+{
+	while (mc->taking)
+		enter_phase(mc->taking, ERR_CLOSED);
+}
+
+bool takeover_runs(struct metacache *mc, const char *node, uint64_t incarnation)
+{
+	bool runs;
+
+	pthread_mutex_lock(&mc->takeovers_lock);
+	runs = find(mc, node, incarnation) != NULL;
+	pthread_mutex_unlock(&mc->takeovers_lock);
+	return runs;
+}
+
+/* --- all steps --- */
+
+static void tell(const struct takeover *t, int rc, const struct err *err)
+{
+	enum log_level level = rc == 0 ? LOG_INF : rc == ERR_CONFLICT ? LOG_DBG : LOG_WARN;	/* conflict: another one was faster */
+	uint64_t asked;
+
+	pthread_mutex_lock(&t->mc->takeovers_lock);
+	asked = t->asked;
+	pthread_mutex_unlock(&t->mc->takeovers_lock);
+	log_event(level, rc == 0 ? "node was taken over" : "node could not be taken over now", LF_S("node", t->node),
+		  LF_U("users", t->tails.n), LF_U("asked", asked), LF_U("records", t->records), LF_U("objects", t->seq - t->rec.floor),
+		  LF_D("sealed_ms", t->sealed_us ? (t->sealed_us - t->begun_us) / 1000 : -1), LF_D("ms", (mc_now(t->mc) - t->begun_us) / 1000),
+		  LF_S("error", rc < 0 ? err->msg : ""), LF_END);
+}
+
+/* Until its users may be asked for.  The takeover is the caller's (working) in this and the next. */
+static int begin(struct takeover *t, struct err *err)
+{
+	int rc = claim(t, err);
+
+	while (rc == 0 && !t->sealed)
+		rc = read_ahead(t, err);
+	if (rc == 0)
+		t->sealed_us = mc_now(t->mc);
+	if (rc < 0)
+		tell(t, rc, err);
+	else if (t->left)
+		log_event(LOG_INF, "node is sealed: its users are served from here on, those first who are asked for", LF_S("node", t->node), LF_U("users", t->left),
+			  LF_D("ms", (t->sealed_us - t->begun_us) / 1000), LF_END);
+	enter_phase(t, rc);
+	return rc;
+}
+
+/* The replay of all, to the end. */
+static int complete(struct takeover *t, struct err *err)
+{
+	int rc = replay_all(t, err);
+
+	if (rc == 0)
+		rc = mark_done(t, err);
+	tell(t, rc, err);
+	enter_phase(t, rc < 0 ? rc : ERR_CLOSED);
+	if (rc == 0)
+		tidy(t);
+	return rc;
 }
 
 int take_over(struct metacache *mc, struct node_record *rec, char etag[OBJ_ETAG_MAX], struct err *err)
 {
-	struct takeover t = { .mc = mc, .rec = rec, .seq = rec->floor };
-	int64_t start = mc_now(mc);
-	size_t pos = 0;
-	void *v;
-	int rc = node_claim(mc, rec, etag, err);
+	struct takeover *t = enlist(mc, rec, etag, true);
+	int rc;
 
-	while (rc == 0 && !t.sealed)
-		rc = read_ahead(&t, err);
+	if (!t)
+		return err_set(err, ERR_BUSY, "node %s is being taken over", rec->node);
+	rc = begin(t, err);
 	if (rc == 0)
-		rc = replay(&t, err);
-	if (rc == 0)
-		rc = finish(&t, rec, etag, err);
-	log_event(rc == 0 ? LOG_INF : LOG_WARN, rc == 0 ? "node was taken over" : "node could not be taken over now", LF_S("node", rec->node),
-		  LF_U("users", t.tails.n), LF_U("records", t.records), LF_U("objects", t.seq - rec->floor),
-		  LF_D("ms", (mc_now(mc) - start) / 1000), LF_S("error", rc < 0 ? err->msg : ""), LF_END);
-	while (hmap_next(&t.tails, &pos, NULL, NULL, &v)) {
-		struct obox_tail *tail = v;
+		rc = complete(t, err);
+	*rec = t->rec;
+	memcpy(etag, t->etag, OBJ_ETAG_MAX);
+	drop(t);
+	return rc;
+}
 
-		obox_tail_free(&tail);
+void take_over_soon(struct metacache *mc, const struct node_record *rec, const char *etag)
+{
+	struct takeover *t = enlist(mc, rec, etag, false);
+
+	if (t)
+		drop(t);
+}
+
+static struct takeover *next_idle(struct metacache *mc)
+{
+	struct takeover *t = mc->taking;
+
+	while (t && t->working)
+		t = t->next;
+	return t;
+}
+
+void takeover_work(struct metacache *mc)
+{
+	struct takeover *t;
+
+	pthread_mutex_lock(&mc->takeovers_lock);
+	while (!atomic_load(&mc->quit)) {
+		struct err e = ERR_INIT;
+
+		t = next_idle(mc);
+		if (!t) {
+			pthread_cond_wait(&mc->takeovers_cond, &mc->takeovers_lock);
+			continue;
+		}
+		t->working = true;
+		t->refs++;
+		pthread_mutex_unlock(&mc->takeovers_lock);
+		if (t->sealed || begin(t, &e) == 0)
+			complete(t, &e);
+		drop(t);
+		pthread_mutex_lock(&mc->takeovers_lock);
 	}
-	hmap_free(&t.tails);
+	pthread_mutex_unlock(&mc->takeovers_lock);
+}
+
+/* --- one user --- */
+
+/* Nobody has begun: all who might are at other nodes' users. */
+static void begin_now(struct takeover *t)
+{
+	struct err e = ERR_INIT;
+
+	t->working = true;
+	pthread_mutex_unlock(&t->mc->takeovers_lock);
+	begin(t, &e);
+	pthread_mutex_lock(&t->mc->takeovers_lock);
+	t->working = false;	/* the rest is for the background */
+	pthread_cond_broadcast(&t->mc->takeovers_cond);
+}
+
+/* 1 open, 0 over, ERR_BUSY still reading; takeovers_lock is held. */
+static int wait_for_seal(struct takeover *t, struct err *err)
+{
+	struct timespec end = mc_deadline(SEAL_WAIT_US);
+
+	if (sim_broken("served-before-sealed"))
+		return 1;
+	if (t->phase == TAKEOVER_READING && !t->working)
+		begin_now(t);
+
+	while (t->phase == TAKEOVER_READING)
+		if (pthread_cond_timedwait(&t->mc->takeovers_cond, &t->mc->takeovers_lock, &end) == ETIMEDOUT)
+			break;
+	if (t->phase == TAKEOVER_READING)
+		return err_set(err, ERR_BUSY, "node %s is being taken over: its journal is read", t->node);
+	return t->phase == TAKEOVER_OPEN;
+}
+
+int takeover_user(struct metacache *mc, const char *node, uint64_t incarnation, const char *user, struct err *err)
+{
+	struct takeover *t;
+	int rc = 0;
+
+	pthread_mutex_lock(&mc->takeovers_lock);
+	t = find(mc, node, incarnation);
+	if (t) {
+		t->refs++;
+		rc = wait_for_seal(t, err);
+		if (rc == 1) {
+			rc = replay_user(t, user, err);
+			rc = rc < 0 ? rc : 1;
+		}
+	}
+	pthread_mutex_unlock(&mc->takeovers_lock);
+	if (t)
+		drop(t);
 	return rc;
 }

@@ -22,11 +22,12 @@ struct obox_cluster;
 struct obox_cluster_ops {
 	/* From obox_open: replays this node's earlier life, makes it known under a new incarnation and opens its journal. Blocks. */
 	int (*start)(struct obox_cluster *c, struct obox *ob, struct journal **j_r, uint64_t *incarnation_r, struct err *err);
-	/* Whose is a root that names (node, incarnation)?  1: a live node's (*o_r filled in), 0: nobody's, its journal is
-	 * replayed (a dead one is taken over here: blocks), <0: cannot be said now. */
-	int (*owner)(struct obox_cluster *c, const char *node, uint64_t incarnation, struct obox_owner *o_r, struct err *err);
-	/* A user who is nobody's is about to be taken: should another node take him (*o_r)?  Only where this one is being emptied. Blocks. */
-	bool (*elsewhere)(struct obox_cluster *c, const char *user, struct obox_owner *o_r);
+	/* Whose is the root of that user, which names (node, incarnation)?  1: a live node's (*o_r filled in), 0: nobody's, what that node's journal
+	 * had of the user is replayed (a dead one is taken over here: blocks), <0: cannot be said now. */
+	int (*owner)(struct obox_cluster *c, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o_r, struct err *err);
+	/* A user who is nobody's, but whose root may still name a dead (node, incarnation), is about to be taken: should another node
+	 * take him (*o_r)?  Only where this one is being emptied. */
+	bool (*elsewhere)(struct obox_cluster *c, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o_r);
 	bool (*fenced)(struct obox_cluster *c);		/* taken over: this incarnation never acknowledges anything again */
 	bool (*serving)(struct obox_cluster *c);	/* may writes be begun now? */
 	bool (*leased)(struct obox_cluster *c);		/* it is certain that nobody has claimed this node yet */

@@ -78,14 +78,14 @@ static int settle_here(struct obox *ob, const char *node, struct err *err)
 	return rc;
 }
 
-static int settle_owner(struct obox *ob, const struct manifest *man, struct obox_owner *o, struct err *err)
+static int settle_owner(struct obox *ob, const char *user, const struct manifest *man, struct obox_owner *o, struct err *err)
 {
 	bool self = !strcmp(man->node, ob->node);
 
 	if (!man->incarnation || man->incarnation == ob->incarnation || (self && !ob->cfg.cluster))
 		return 0;
 	if (ob->cfg.cluster)
-		return ob->cfg.cluster->ops->owner(ob->cfg.cluster, man->node, man->incarnation, o, err);
+		return ob->cfg.cluster->ops->owner(ob->cfg.cluster, man->node, man->incarnation, user, o, err);
 	return settle_here(ob, man->node, err);
 }
 
@@ -116,10 +116,11 @@ static int try_own(struct obox_user *u, bool *unclean_r, struct obox_owner *o, s
 		u->etag[0] = '\0';
 	}
 	*unclean_r = man.incarnation || (man.epoch && !man.node[0]);	/* its owner's, or released by who replayed its journal */
-	rc = settle_owner(u->ob, &man, o, err);
+	rc = settle_owner(u->ob, u->name, &man, o, err);
 	if (rc != 0)
-		return rc < 0 ? rc : err_set(err, ERR_BUSY, "user %s is served by node %s", u->name, man.node);
-	if (u->ob->cfg.cluster && man.incarnation != u->ob->incarnation && u->ob->cfg.cluster->ops->elsewhere(u->ob->cfg.cluster, u->name, o))
+		return rc < 0 ? rc : err_set(err, ERR_BUSY, "user %s is served by node %s", u->name, o->node[0] ? o->node : man.node);
+	if (u->ob->cfg.cluster && man.incarnation != u->ob->incarnation &&
+	    u->ob->cfg.cluster->ops->elsewhere(u->ob->cfg.cluster, man.node, man.incarnation, u->name, o))
 		return err_set(err, ERR_BUSY, "user %s: this node is being drained", u->name);
 	if (man.incarnation && man.incarnation != u->ob->incarnation) {
 		rc = root_get(u->ob, u->prefix, &again, u->etag, err);	/* the replay may have moved it */

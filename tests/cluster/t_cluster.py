@@ -420,7 +420,7 @@ def one_node_with_nothing_but_the_store_shows_the_same():
 
 # what nodes say of each other's ends, and of a store that is away
 EXPECTED = "|".join((
-    "process was killed", "master process is gone", "journal cannot be written: nothing is taken until the store answers", "this node was taken over by another",
+    "process was killed", "master process is gone", "journal cannot be written: nothing is taken until the store answers", "this node was taken over by another", "another node took this user",
     "process ended", "the object store does not answer: requests pause", "mail could not be stored", "user cannot be opened", "the mailbox cannot be opened", "a message cannot be read.*does not answer", "has taken this one.s users over", "messages could not be deleted"))
 
 

@@ -16,13 +16,71 @@ struct gate {
 	bool cut, hold, hold_deletes;
 	int64_t fail_after;
 	struct gate_count n;
-	uint64_t now;	/* under way */
+	char *fail_part;	/* of a key: such an operation fails once, */
+	int64_t fail_nth;	/* when so many have passed */
+	bool fail_all, failed;
+	int64_t delay_us;
+	struct slow { struct slow *next; struct objstore_op *op; int64_t at; } *first, **last;
+	pthread_t thread;	/* of those that wait for their delay */
+	bool threaded, quit;
 };
+
+/* All wait equally long, so they go on in the order in which they came. */
+static void *delayed(void *arg)
+{
+	struct gate *g = arg;
+	struct slow *s;
+
+	pthread_mutex_lock(&g->lock);
+	while (!g->quit || g->first) {
+		int64_t wait = g->first ? g->first->at - clock_mono_us(&clock_system) : 0;
+
+		if (!g->first) {
+			pthread_cond_wait(&g->cond, &g->lock);
+			continue;
+		}
+		s = wait <= 0 ? g->first : NULL;
+		if (s && !(g->first = s->next))
+			g->last = &g->first;
+		pthread_mutex_unlock(&g->lock);
+		if (s)
+			objstore_submit(g->below, s->op);
+		else
+			usleep((useconds_t)wait);
+		free(s);
+		pthread_mutex_lock(&g->lock);
+	}
+	pthread_mutex_unlock(&g->lock);
+	return NULL;
+}
+
+/* g->lock is held. */
+static bool put_off(struct gate *g, struct objstore_op *op)
+{
+	struct slow *s;
+
+	if (!g->delay_us)
+		return false;
+	s = mem_dup(&(struct slow){ NULL, op, clock_mono_us(&clock_system) + g->delay_us }, sizeof(*s));
+	*g->last = s;
+	g->last = &s->next;
+	pthread_cond_broadcast(&g->cond);
+	return true;
+}
+
+/* g->lock is held. */
+static bool is_chosen(struct gate *g, const struct objstore_op *op)
+{
+	bool chosen = g->fail_part && op->key && strstr(op->key, g->fail_part) && (g->fail_all || g->fail_nth-- == 0);
+
+	g->failed |= chosen;
+	return chosen;
+}
 
 static void gate_submit(struct objstore *base, struct objstore_op *op)
 {
 	struct gate *g = (struct gate *)base;
-	bool fail;
+	bool fail, later;
 
 	pthread_mutex_lock(&g->lock);
 	while ((g->hold || (g->hold_deletes && op->verb == OBJ_DELETE && strstr(op->key, "/journal/"))) && !g->cut)
@@ -36,7 +94,11 @@ static void gate_submit(struct objstore *base, struct objstore_op *op)
 	fail = g->cut || (g->fail_after >= 0 && g->fail_after-- == 0);
 	if (fail && !g->cut)
 		g->fail_after = 0;	/* and every one from now on */
+	fail |= is_chosen(g, op);
+	later = !fail && put_off(g, op);
 	pthread_mutex_unlock(&g->lock);
+	if (later)
+		return;
 	if (fail) {
 		op->rc = err_set(&op->err, ERR_UNAVAILABLE, "gate is closed");
 		op->done(op);
@@ -59,6 +121,7 @@ struct gate *gate_new(struct objstore *below)
 	g->base.caps = below->caps & ~(unsigned)OBJ_CAP_LAZY;	/* as stores over the network */
 	g->below = below;
 	g->fail_after = -1;
+	g->last = &g->first;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->cond, NULL);
 	return g;
@@ -69,22 +132,26 @@ struct objstore *gate_store(struct gate *g)
 	return &g->base;
 }
 
-void gate_free(struct gate **g)
-{
-	if (!*g)
-		return;
-	pthread_cond_destroy(&(*g)->cond);
-	pthread_mutex_destroy(&(*g)->lock);
-	free(*g);
-	*g = NULL;
-}
-
 static void set(struct gate *g, bool *what, bool on)
 {
 	pthread_mutex_lock(&g->lock);
 	*what = on;
 	pthread_cond_broadcast(&g->cond);
 	pthread_mutex_unlock(&g->lock);
+}
+
+void gate_free(struct gate **g)
+{
+	if (!*g)
+		return;
+	set(*g, &(*g)->quit, true);
+	if ((*g)->threaded)
+		pthread_join((*g)->thread, NULL);
+	free((*g)->fail_part);
+	pthread_cond_destroy(&(*g)->cond);
+	pthread_mutex_destroy(&(*g)->lock);
+	free(*g);
+	*g = NULL;
 }
 
 void gate_cut(struct gate *g, bool on)
@@ -106,6 +173,37 @@ void gate_fail_after(struct gate *g, int64_t n)
 {
 	pthread_mutex_lock(&g->lock);
 	g->fail_after = n;
+	pthread_mutex_unlock(&g->lock);
+}
+
+void gate_fail_key(struct gate *g, const char *part, int64_t n)
+{
+	pthread_mutex_lock(&g->lock);
+	free(g->fail_part);
+	g->fail_part = mem_strdup(part);
+	g->fail_nth = n;
+	g->fail_all = n < 0;
+	g->failed = false;
+	pthread_mutex_unlock(&g->lock);
+}
+
+bool gate_failed(struct gate *g)
+{
+	bool failed;
+
+	pthread_mutex_lock(&g->lock);
+	failed = g->failed;
+	pthread_mutex_unlock(&g->lock);
+	return failed;
+}
+
+void gate_delay(struct gate *g, int64_t us)
+{
+	pthread_mutex_lock(&g->lock);
+	g->delay_us = us;
+	if (!g->threaded && pthread_create(&g->thread, NULL, delayed, g) != 0)
+		abort();
+	g->threaded = true;
 	pthread_mutex_unlock(&g->lock);
 }
 

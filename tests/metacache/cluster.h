@@ -1,5 +1,5 @@
 /* Several nodes in one process on one store in memory, each behind a gate of
- * its own that counts, cuts, holds and fails what passes. */
+ * its own that counts, cuts, holds, delays and fails what passes. */
 #ifndef TESTS_METACACHE_CLUSTER_H
 #define TESTS_METACACHE_CLUSTER_H
 #include <setjmp.h>
@@ -26,6 +26,9 @@ void gate_cut(struct gate *g, bool on);		/* every operation fails at once: ERR_U
 void gate_hold(struct gate *g, bool on);	/* puts, deletes and reads wait until it is off again (a stopped process, a stalled network) */
 void gate_hold_journal_deletes(struct gate *g, bool on);	/* only these wait */
 void gate_fail_after(struct gate *g, int64_t n);	/* after so many operations all fail; -1: none */
+void gate_fail_key(struct gate *g, const char *part, int64_t n);	/* of the operations whose key has that part, the n-th fails (0: the first; -1: each) */
+bool gate_failed(struct gate *g);		/* that one did */
+void gate_delay(struct gate *g, int64_t us);	/* so long does each take from now on */
 struct gate_count { uint64_t put, get, head, del, list, total, deepest; };
 void gate_reset(struct gate *g);
 struct gate_count gate_count(struct gate *g);

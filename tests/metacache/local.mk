@@ -1,12 +1,13 @@
 check_LIBRARIES += %reldir%/libcluster.a
 %canon_reldir%_libcluster_a_SOURCES = %reldir%/cluster.c %reldir%/cluster.h
 CLUSTER_LIBS = %reldir%/libcluster.a metacache/libmetadisk.a $(METACACHE_LIBS) $(SQLITE_LIBS) $(OPENSSL_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
-check_PROGRAMS += %reldir%/t_nodes %reldir%/t_log %reldir%/t_operate %reldir%/t_takeover %reldir%/t_sim %reldir%/t_disk %reldir%/t_disk_damage
-TESTS += %reldir%/t_nodes %reldir%/t_log %reldir%/t_operate %reldir%/t_takeover %reldir%/t_sim %reldir%/t_disk %reldir%/t_disk_damage
+check_PROGRAMS += %reldir%/t_nodes %reldir%/t_log %reldir%/t_operate %reldir%/t_replay %reldir%/t_takeover %reldir%/t_sim %reldir%/t_disk %reldir%/t_disk_damage
+TESTS += %reldir%/t_nodes %reldir%/t_log %reldir%/t_operate %reldir%/t_replay %reldir%/t_takeover %reldir%/t_sim %reldir%/t_disk %reldir%/t_disk_damage
 %canon_reldir%_t_nodes_LDADD = $(CLUSTER_LIBS)
 %canon_reldir%_t_log_LDADD = $(CLUSTER_LIBS)
 %canon_reldir%_t_operate_LDADD = $(CLUSTER_LIBS)
 %canon_reldir%_t_takeover_LDADD = $(CLUSTER_LIBS)
+%canon_reldir%_t_replay_LDADD = $(CLUSTER_LIBS)
 %canon_reldir%_t_sim_LDADD = $(CLUSTER_LIBS)
 %canon_reldir%_t_disk_LDADD = $(CLUSTER_LIBS)
 %canon_reldir%_t_disk_damage_LDADD = metacache/libmetadisk.a $(BASE_LIBS) $(SQLITE_LIBS) $(SODIUM_LIBS) $(TEST_LIBS)
