@@ -339,11 +339,6 @@ static bool mc_serving(struct obox_cluster *c)
 	return !atomic_load(&mc->fenced) && mc->journal && !store_journal_degraded(mc->journal);
 }
 
-static bool mc_leased(struct obox_cluster *c)
-{
-	return mc_lease(mc_of(c));
-}
-
 static void mc_abandon(struct obox_cluster *c)
 {
 	stop_threads(mc_of(c));
@@ -376,7 +371,7 @@ static bool mc_elsewhere(struct obox_cluster *c, const char *node, uint64_t inca
 	return operate_elsewhere(mc_of(c), node, incarnation, user, o);
 }
 
-static const struct obox_cluster_ops mc_ops = { mc_start, mc_owner, mc_elsewhere, mc_fenced, mc_serving, mc_leased, mc_stop, mc_abandon };
+static const struct obox_cluster_ops mc_ops = { mc_start, mc_owner, mc_elsewhere, mc_fenced, mc_serving, mc_stop, mc_abandon };
 
 static int check_config(const struct metacache_config *cfg, struct err *err)
 {

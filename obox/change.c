@@ -148,7 +148,7 @@ static int copy_locked(struct obox_view *v, struct obox_user *u, const struct se
 	r.to = to->guid;
 	r.to_uid = *first = to->uidnext;
 	r.to_modseq = root_next_modseq(&u->st, to);
-	r.modseq = to == m ? r.to_modseq + 1 : root_next_modseq(&u->st, m);
+	r.modseq = to == m ? modseq_after(r.to_modseq) : root_next_modseq(&u->st, m);
 	r.time = clock_wall_s(u->ob->cfg.clock);
 	rc = user_commit(u, &r, NULL, 1, ticket, err);
 	if (rc < 0)

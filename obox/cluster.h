@@ -30,7 +30,6 @@ struct obox_cluster_ops {
 	bool (*elsewhere)(struct obox_cluster *c, const char *node, uint64_t incarnation, const char *user, struct obox_owner *o_r);
 	bool (*fenced)(struct obox_cluster *c);		/* taken over: this incarnation never acknowledges anything again */
 	bool (*serving)(struct obox_cluster *c);	/* may writes be begun now? */
-	bool (*leased)(struct obox_cluster *c);		/* it is certain that nobody has claimed this node yet */
 	/* The journal is about to be closed; clean: no user is owned any more and nothing is in the journal that is not in a log. */
 	void (*stop)(struct obox_cluster *c, bool clean);
 	void (*abandon)(struct obox_cluster *c);	/* the same without a word to the store */

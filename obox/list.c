@@ -131,7 +131,7 @@ static void plan_create(struct plan *p, struct obox_user *u, const char *name, u
 	randombytes_buf(r->guid.b, sizeof(r->guid.b));
 	r->uidvalidity = now > last ? now : last + 1;
 	r->special = special;
-	r->modseq = u->st.epoch << 32 | 1;
+	r->modseq = modseq_first(u->st.epoch);
 }
 
 static bool planned(const struct plan *p, const char *name)

@@ -98,10 +98,15 @@ void mbox_note_modseq(struct mbox *m, uint64_t modseq)
 /* A modseq names its epoch.  In an epoch that ended without its last changes
  * becoming durable, clients may have seen higher ones than the log knows;
  * whoever brings such a number must start afresh.  Epochs that fell out of the
- * short list are answered the same, safe, way. */
-bool mbox_modseq_known(const struct mbox *m, uint64_t since)
+ * short list are answered the same, safe, way.  So is an odd number of an epoch
+ * that is over: it was told while a message was hidden, or one shown that was
+ * expunged, and changes of flags behind it were seen, which may be lost. */
+bool mbox_modseq_known(const struct mbox *m, uint64_t epoch, uint64_t since)
 {
 	size_t i;
+
+	if ((since & 1) && since > 1 && obox_modseq_epoch(since) != epoch && !sim_broken("odd-modseq-believed"))
+		return false;
 
 	if (since <= 1 || sim_broken("modseq-ends-forgotten") || (uint32_t)since == 0)	/* the beginning of an epoch: all of those before it was read from the log */
 		return true;
@@ -212,7 +217,7 @@ uint64_t mbox_visible_modseq(const struct mbox *m)
 {
 	size_t i = mbox_visible_count(m);
 
-	return i < m->n ? m->msgs[i].modseq - 1 : m->highestmodseq;
+	return i < m->n ? modseq_before(m->msgs[i].modseq) : m->highestmodseq;
 }
 
 void mbox_unpin(struct mbox *m)

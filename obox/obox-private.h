@@ -160,7 +160,7 @@ void mbox_note_modseq(struct mbox *m, uint64_t modseq);
 void mbox_note_change(struct mbox *m, uint64_t modseq, const struct seqset *uids);
 void mbox_set_flags(struct mbox *m, struct obox_msg *msg, uint32_t flags, const uint64_t kw[2], uint64_t modseq);
 int mbox_keyword(const struct mbox *m, const char *name);	/* bit, or -1 (any case matches) */
-bool mbox_modseq_known(const struct mbox *m, uint64_t since);
+bool mbox_modseq_known(const struct mbox *m, uint64_t epoch /* now */, uint64_t since);
 uint32_t mbox_visible_uidnext(const struct mbox *m);
 size_t mbox_visible_count(const struct mbox *m);
 uint64_t mbox_visible_modseq(const struct mbox *m);
@@ -408,8 +408,22 @@ int user_keyword_bits(struct obox_user *u, struct mbox *m, const char *const *na
 void user_stop(struct obox_user *u);
 void user_show(struct obox_user *u, struct mbox *m, uint32_t lo, uint32_t hi);	/* under u->lock, which it may release meanwhile */
 
+/* A modseq is the epoch of its change and a count that steps by two.  The odd ones between are told as HIGHESTMODSEQ where
+ * something is not told yet that a crash could take back: see mbox_modseq_known(). */
 static inline uint64_t obox_modseq_epoch(uint64_t modseq)
 {
 	return modseq >> 32;
+}
+static inline uint64_t modseq_first(uint64_t epoch)
+{
+	return epoch << 32 | 2;
+}
+static inline uint64_t modseq_after(uint64_t modseq)
+{
+	return (modseq | 1) + 1;
+}
+static inline uint64_t modseq_before(uint64_t modseq)
+{
+	return modseq - 1;
 }
 #endif

@@ -189,7 +189,7 @@ static int first_mailbox(struct obox_user *u, struct err *err)
 	r.uidvalidity = (uint32_t)clock_wall_s(u->ob->cfg.clock);
 	if (r.uidvalidity <= u->st.last_uidvalidity)
 		r.uidvalidity = u->st.last_uidvalidity + 1;
-	r.modseq = u->st.epoch << 32 | 1;
+	r.modseq = modseq_first(u->st.epoch);
 	pthread_mutex_lock(&u->lock);
 	rc = user_commit(u, &r, NULL, 1, &ticket, err);
 	pthread_mutex_unlock(&u->lock);

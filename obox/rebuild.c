@@ -144,7 +144,7 @@ static int add(struct rebuild *r, const struct rec *rec)
 
 static int add_mailbox(struct rebuild *r, const struct found *f, struct mbox **m_r)
 {
-	struct rec rec = { .type = REC_MBOX_CREATE, .guid = f->guid, .uidvalidity = f->o.uidvalidity, .modseq = r->u->st.epoch << 32 | 1 };
+	struct rec rec = { .type = REC_MBOX_CREATE, .guid = f->guid, .uidvalidity = f->o.uidvalidity, .modseq = modseq_first(r->u->st.epoch) };
 	char *name = NULL;
 	int n, rc = obox_name_normalise(f->o.mailbox, &name, NULL);
 

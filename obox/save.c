@@ -144,7 +144,8 @@ static int batch_commit(struct batch *b, struct err *err)
 		const void *data;
 		size_t len;
 
-		recs[i].msg.modseq = modseq + i;
+		recs[i].msg.modseq = modseq;
+		modseq = modseq_after(modseq);
 		rc = finish_object(b->u, b->m, &b->msgs[i], &b->s[i], &recs[i].msg, err);
 		mobj_data(b->s[i].obj, &data, &len);
 		if (rc == 0 && len <= OBOX_JOURNAL_OBJECT)

@@ -59,9 +59,9 @@ struct mbox *root_by_guid(struct root_state *s, const struct obox_guid *g)
 
 uint64_t root_next_modseq(const struct root_state *s, const struct mbox *m)
 {
-	uint64_t first = s->epoch << 32 | 1;
+	uint64_t first = modseq_first(s->epoch);
 
-	return m->highestmodseq >= first ? m->highestmodseq + 1 : first;
+	return m->highestmodseq >= first ? modseq_after(m->highestmodseq) : first;
 }
 
 /* --- references to objects: one is the rule, more are counted --- */

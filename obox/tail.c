@@ -238,7 +238,7 @@ static int look_for_objects(struct obox *ob, const char *prefix, struct saves *s
 /* Expunges of what is lost; how many records. */
 static uint64_t expunge_lost(struct saves *s, uint64_t epoch, int64_t now, struct buf *out)
 {
-	uint64_t n = 0, first = epoch << 32 | 1;
+	uint64_t n = 0, first = modseq_first(epoch);
 	size_t pos = 0;
 	void *v;
 
@@ -248,7 +248,7 @@ static uint64_t expunge_lost(struct saves *s, uint64_t epoch, int64_t now, struc
 
 		if (!t->lost.n || t->deleted)
 			continue;
-		r.modseq = t->modseq + 1 > first ? t->modseq + 1 : first;
+		r.modseq = modseq_after(t->modseq) > first ? modseq_after(t->modseq) : first;
 		rec_encode(&r, out);
 		n++;
 	}

@@ -85,7 +85,7 @@ static uint64_t told_modseq(const struct obox_user *u, struct mbox *m)
 	drop_lasting(u, m);
 	modseq = mbox_visible_modseq(m);
 	if (m->n_leaving && m->leaving[0].modseq <= modseq)
-		modseq = m->leaving[0].modseq - 1;
+		modseq = modseq_before(m->leaving[0].modseq);
 
 	return modseq > first || sim_broken("modseq-goes-back") ? modseq : first;
 }
@@ -243,7 +243,7 @@ static uint64_t below_gone(const struct obox_view *v, uint64_t modseq)
 
 	for (i = 0; i < v->n_gone; i++)
 		if (v->gone[i].modseq <= modseq)
-			modseq = v->gone[i].modseq - 1;
+			modseq = modseq_before(v->gone[i].modseq);
 	return modseq;
 }
 
@@ -539,7 +539,7 @@ void obox_view_vanished(struct obox_view *v, uint64_t since, const struct seqset
 
 	seqset_clear(out);
 	pthread_mutex_lock(&v->u->lock);
-	if (since < m->gone_floor || !mbox_modseq_known(m, since)) {
+	if (since < m->gone_floor || !mbox_modseq_known(m, v->u->st.epoch, since)) {
 		not_there(m, known, v->known_uidnext, out);
 	} else {
 		for (i = m->n_gone; i-- > 0 && m->gone[i].modseq > since;) {
@@ -567,7 +567,7 @@ bool obox_view_modseq_known(struct obox_view *v, uint64_t since)
 	bool known;
 
 	pthread_mutex_lock(&v->u->lock);
-	known = mbox_modseq_known(v->m, since);
+	known = mbox_modseq_known(v->m, v->u->st.epoch, since);
 	pthread_mutex_unlock(&v->u->lock);
 	return known;
 }

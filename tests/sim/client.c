@@ -340,14 +340,6 @@ static void read_body(const struct client *c, struct obox_user *u, struct m_box 
 		violation(1, "%s: UID %u, message %u cannot be read: %s", user_name_of(c->user), m->uid, known->content, err.msg);
 }
 
-/* While mail is on its way HIGHESTMODSEQ stands still, but flags behind it are shown (README.md, "known"). */
-static bool is_frozen(struct obox_user *u, const struct obox_guid *g)
-{
-	struct mbox *m = root_by_guid(&u->st, g);
-
-	return !m || m->pending.n;
-}
-
 static int check_box(const struct client *c, struct obox_user *u, const char *name, bool *found)
 {
 	struct obox_msg *msgs = mem_calloc(M_CONTENTS, sizeof(*msgs));
@@ -391,7 +383,6 @@ static int check_box(const struct client *c, struct obox_user *u, const char *na
 	st.highestmodseq = highest;
 	of.epoch = u->man.epoch;
 	of.owner = owns(c, u) && !obox_view_deleted(v);
-	of.frozen = !sim_strict && is_frozen(u, &st.guid);
 	trace("reads %s %s: %zu messages, UIDNEXT %u, epoch %" PRIu64 "%s", user_name_of(c->user), name, n, st.uidnext, of.epoch, of.owner ? "" : " (not the owner)");
 	model_see_box(&of, b, &st, msgs, n, known, &vanished);
 	sim_task->nopreempt--;

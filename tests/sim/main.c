@@ -158,7 +158,7 @@ static uint64_t run(struct sim_result *sum, uint64_t *seeds)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: culver-sim [--seeds A-B] [--steps N] [--break NAME] [--store KIND|any] [--trace] [--keep-going] [--jobs N] [--seconds N] [--lines N] [--strict] [--quiet]\n");
+	fprintf(stderr, "usage: culver-sim [--seeds A-B] [--steps N] [--break NAME] [--store KIND|any] [--trace] [--keep-going] [--jobs N] [--seconds N] [--lines N] [--quiet]\n");
 	return 2;
 }
 
@@ -183,8 +183,6 @@ static int parse(int argc, char **argv)
 			opt.trace = true;
 		} else if (!strcmp(a, "--keep-going")) {
 			opt.keep_going = true;
-		} else if (!strcmp(a, "--strict")) {
-			sim_strict = true;
 		} else if (!strcmp(a, "--quiet")) {
 			opt.quiet = true;
 		} else if (!v) {

@@ -8,7 +8,6 @@
 const char *const m_names[M_NAMES] = { "INBOX", "A", "B", "C" };
 struct m_user m_users[USERS];
 struct sim_counts sim_counts;
-bool sim_strict;
 enum { TROUBLE_LASTS_US = 3500000 };	/* a request waits so long for its answer */
 static struct op *ops;
 static uint64_t seq;
@@ -634,6 +633,6 @@ void model_see_box(const struct view_of *v, struct m_box *b, const struct obox_s
 		if (b->since && since_known)
 			see_change(v, b, msgs, n, vanished);
 	}
-	if (!v->frozen && (!b->since || rnd_below(2)))
+	if (!b->since || rnd_below(2))
 		remember(b, st->highestmodseq, msgs, n);
 }

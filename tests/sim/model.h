@@ -76,8 +76,7 @@ struct m_msg *model_msg(struct m_box *b, uint32_t uid);
 struct m_box *model_box(unsigned user, const struct obox_guid *g, uint32_t uidvalidity);	/* made when new */
 
 /* A reading of one moment, on a node with an epoch; owner: the root in the store names just that. */
-struct view_of { unsigned user; uint64_t epoch; bool owner, frozen /* no client shall keep it */; };
-extern bool sim_strict;
+struct view_of { unsigned user; uint64_t epoch; bool owner; };
 void model_see_dir(const struct view_of *v, const struct obox_mailbox *list, size_t n);
 void model_see_box(const struct view_of *v, struct m_box *b, const struct obox_status *st, const struct obox_msg *msgs, size_t n, bool since_known,
 		   const struct seqset *vanished);
