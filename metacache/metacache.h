@@ -6,7 +6,7 @@
  * of these, put it into obox_config.cluster, open the obox, and close the obox
  * before freeing this.
  *
- * Threads: five of its own (journal, heartbeat, watch, deletes, takeover), or none with `stepped`:
+ * Threads: eight of its own (journal, heartbeat, watch, deletes, four for takeovers), or none with `stepped`:
  * then metacache_step() does what is due, by the clock given, and waiting for
  * the journal does it too.
  * What it needs of the store: create-only and compare-and-swap that hold. */
