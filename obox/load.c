@@ -47,9 +47,10 @@ int user_load_mbox(struct obox_user *u, struct mbox *m, struct err *err)
 	rc = cached_bundle(u, key, m->snap.hash, &plain, err);
 	if (rc == 0)
 		rc = mbox_decode(m, plain.data, plain.len, err);
-	if (rc < 0)
-		log_event(LOG_ERROR, "mailbox index cannot be read: run culverctl rebuild", LF_S("user", u->name), LF_S("mailbox", m->name),
-			  LF_S("object", key), LF_ERR(err), LF_END);
+	if (rc < 0)	/* a store that is away is no damage */
+		log_event(err_is_temporary(rc) ? LOG_WARN : LOG_ERROR,
+			  err_is_temporary(rc) ? "mailbox index cannot be read now" : "mailbox index cannot be read: run culverctl rebuild",
+			  LF_S("user", u->name), LF_S("mailbox", m->name), LF_S("object", key), LF_ERR(err), LF_END);
 	buf_free(&plain);
 	free(key);
 	return rc;
