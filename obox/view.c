@@ -430,20 +430,18 @@ static void add_changed(struct obox_sync *out, size_t *cap, uint32_t seq)
 	out->changed[out->n_changed++] = seq;
 }
 
-/* Known messages with a modseq above told: from the ring of recent changes, or by looking at all. */
-static void take_changed(struct obox_view *v, size_t known, struct obox_sync *out)
+/* Of the messages that are there: from the ring of recent changes, or by looking at all. */
+static void take_live_changes(struct obox_view *v, size_t known, struct obox_sync *out, size_t *cap)
 {
 	struct mbox *m = v->m;
 	struct seqset uids = SEQSET_INIT;
-	size_t cap = 0, i, k;
+	size_t i, k;
 	uint64_t n;
 
-	if (m->highestmodseq <= v->told)
-		return;
 	if (v->told < m->ring_floor) {
 		for (i = 0; i < known; i++)
 			if (m->msgs[i].modseq > v->told)
-				add_changed(out, &cap, (uint32_t)(i + gone_lower(v, m->msgs[i].uid)) + 1);
+				add_changed(out, cap, (uint32_t)(i + gone_lower(v, m->msgs[i].uid)) + 1);
 		return;
 	}
 	for (n = m->ring_n; n > 0 && m->ring_n - n < OBOX_RING; n--) {
@@ -456,8 +454,22 @@ static void take_changed(struct obox_view *v, size_t known, struct obox_sync *ou
 	for (k = 0; k < uids.n; k++)
 		for (i = mbox_lower(m, uids.r[k].lo); i < known && m->msgs[i].uid <= uids.r[k].hi; i++)
 			if (m->msgs[i].modseq > v->told)
-				add_changed(out, &cap, (uint32_t)(i + gone_lower(v, m->msgs[i].uid)) + 1);
+				add_changed(out, cap, (uint32_t)(i + gone_lower(v, m->msgs[i].uid)) + 1);
 	seqset_free(&uids);
+}
+
+/* Known messages with a modseq above told; those whose expunge is not told yet changed before it, too, and what is told as
+ * HIGHESTMODSEQ lies between. */
+static void take_changed(struct obox_view *v, size_t known, struct obox_sync *out)
+{
+	size_t cap = 0, i;
+
+	if (v->m->highestmodseq <= v->told)
+		return;
+	take_live_changes(v, known, out, &cap);
+	for (i = 0; i < v->n_gone; i++)
+		if (v->gone[i].msg.modseq > v->told)
+			add_changed(out, &cap, (uint32_t)(mbox_lower(v->m, v->gone[i].msg.uid) + i) + 1);
 }
 
 int obox_view_sync(struct obox_view *v, bool expunges_ok, struct obox_sync *out)

@@ -369,11 +369,15 @@ static void a_stalled_store_is_not_promised_anything(void **state)
 	gate_hold(c->node[0].gate, false);
 	for (i = 0; i < 300 && do_flag(u, "INBOX", 3, OBOX_SEEN) < 0; i++)
 		cluster_pass(c, 10);
+	obox_view_sync(w, true, &s);
+	obox_sync_free(&s);
 	gate_hold(c->node[0].gate, true);
+	assert_int_equal(flip_flag(v, 2, true), 0);
 	seqset_add(&one, 2, 2);
 	assert_int_equal(obox_expunge(v, &one, true, &expunge, &c->err), ERR_UNAVAILABLE);
 	obox_view_sync(w, true, &s);
 	assert_int_equal(s.n_expunged, 0);	/* a takeover would bring it back */
+	assert_true(s.n_changed == 1 && s.changed[0] == 2);	/* what became of it before is told as ever */
 	obox_view_status(w, &st);
 	assert_true(s.highestmodseq < expunge && st.highestmodseq < expunge);	/* nor may a client think that it has heard of it */
 	obox_sync_free(&s);
