@@ -16,6 +16,7 @@ noinst_LIBRARIES += %reldir%/libobox.a
 	%reldir%/journal.h %reldir%/journal.c %reldir%/journal-file.c %reldir%/journal-private.h %reldir%/journal-replay.c \
 	%reldir%/list.c \
 	%reldir%/load.c \
+	%reldir%/log-show.c \
 	%reldir%/mbox.c \
 	%reldir%/mobj.c \
 	%reldir%/msgin.c %reldir%/msgin-private.h %reldir%/msgin-pass.c \

@@ -273,36 +273,3 @@ int obox_scrub(struct obox *ob, const char *user, struct obox_scrub *s, struct e
 	unload(&k);
 	return rc;
 }
-
-/* --- the log, readable --- */
-
-struct showing {
-	struct obox *ob;
-	bool json;
-	int (*fn)(void *ctx, const char *text, size_t len);
-	void *ctx;
-	struct err *err;
-};
-
-static int show_segment(void *ctx, const struct objstore_list_item *item)
-{
-	struct showing *w = ctx;
-	struct buf out = BUF_INIT(0);
-	int rc = obox_dump(w->ob, item->key, w->json, &out, w->err);
-
-	if (rc == 0)
-		rc = w->fn(w->ctx, buf_str(&out), out.len);
-	buf_free(&out);
-	return rc;
-}
-
-int obox_log_show(struct obox *ob, const char *user, bool json, int (*fn)(void *ctx, const char *text, size_t len), void *ctx, struct err *err)
-{
-	struct showing w = { ob, json, fn, ctx, err };
-	char *prefix = obox_user_prefix(ob->prefix, user), *log = mem_printf("%slog/", prefix);
-	int rc = objstore_each(ob->cfg.index_store, log, show_segment, &w, err);
-
-	free(log);
-	free(prefix);
-	return rc;
-}

@@ -170,8 +170,15 @@ static void assert_all(struct cluster *c, struct obox_user *u, uint32_t n)
 	assert_int_equal(check.missing + check.damaged, 0);
 }
 
+static int add_text(void *ctx, const char *text, size_t len)
+{
+	buf_add(ctx, text, len);
+	return 0;
+}
+
 static void an_owner_writes_past_a_late_segment(void **state)
 {
+	struct buf shown = BUF_INIT(0);
 	struct cluster *c = *state;
 	struct obox_user *u;
 	int k;
@@ -180,6 +187,10 @@ static void an_owner_writes_past_a_late_segment(void **state)
 	u = must_open(c, 1);
 	assert_int_equal(do_save(c, 1, u, "INBOX", 4, NULL), 0);
 	assert_int_equal(obox_flush(c->node[1].ob, "joe", &c->err), 0);
+	assert_int_equal(obox_log_show(c->node[1].ob, "joe", false, add_text, &shown, &c->err), 0);
+	assert_non_null(strstr(buf_str(&shown), "void log segment: t/u/"));
+	assert_null(strstr(buf_str(&shown), "expunge"));	/* that is in it, and did not happen */
+	buf_free(&shown);
 	assert_int_equal(do_save(c, 1, u, "INBOX", 5, NULL), 0);
 	obox_user_close(&u);
 	assert_int_equal(obox_user_release(c->node[1].ob, "joe", &c->err), 0);
