@@ -25,7 +25,7 @@ struct policy_config {
 	unsigned window_max;		/* requests on the wire at most; 0 = 64 */
 	unsigned base_us, cap_us;	/* of back-off; 0 = 50 ms, 10 s */
 	unsigned breaker_after;		/* failures in a row; 0 = 10 */
-	unsigned breaker_min_us, breaker_max_us;	/* 0 = 500 ms, 20 s */
+	unsigned breaker_min_us, breaker_max_us;	/* 0 = 500 ms, 3 s */
 	bool hedge;
 	uint64_t seed;
 };

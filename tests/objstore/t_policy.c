@@ -115,6 +115,15 @@ static void the_breaker_opens_tries_and_closes(void **state)
 	assert_false(policy_ended(&p, POLICY_FAILED, 1, until));
 	next = policy_may_send(&p, until);
 	assert_true(next - until >= 800 * MS && next - until <= 1200 * MS);
+	for (i = 0; i < 8; i++) {	/* however long it lasts: a node must be heard of again within its TTL */
+		assert_int_equal(policy_may_send(&p, next), 0);
+		policy_sent(&p);
+		policy_ended(&p, POLICY_FAILED, 1, next);
+		until = next;
+		next = policy_may_send(&p, until);
+		assert_true(next > until && next - until <= 3600 * MS);
+	}
+	assert_int_equal(policy_may_send(&p, next), 0);
 	policy_sent(&p);
 	policy_ended(&p, POLICY_OK, 1, next);
 	assert_int_equal(policy_may_send(&p, next), 0);
