@@ -280,12 +280,17 @@ static int adopt(struct obox *ob, const char *key, const struct buf *sealed, con
 	if (rc == 0 && epoch > of->writer)
 		rc = err_set(err, ERR_CONFLICT, "%s: of a later owner", key);
 	if (rc == 0 && (epoch == of->replayed || sim_broken("older-epoch-adopted")) && seq == man->log_seq + 1 && first == man->log_lsn + 1 &&
-	    !memcmp(prev, man->log_hash, 32) && !sim_broken("segment-not-adopted")) {
+	    !memcmp(prev, man->log_hash, 32)) {
 		buf_add(&records, r.p, rd_left(&r));
 		rc = note_records(s, &records, first, 0, err);
 		man->log_lsn += count;
 		memcpy(man->log_hash, hash, 32);
 		rc = rc < 0 ? rc : 1;
+	}
+	if (rc == ERR_CORRUPT && ob->cfg.cluster) {	/* whatever it was, the journal has it, too, or nobody was told */
+		log_event(LOG_WARN, "log slot holds what cannot be read: it is passed over", LF_S("object", key), LF_ERR(err), LF_END);
+		err_clear(err);
+		rc = 0;
 	}
 	man->log_seq++;
 	buf_free(&plain);

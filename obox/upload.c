@@ -120,7 +120,7 @@ static void segment_encode(struct obox_user *u, struct upload *up, uint64_t lsn,
 }
 
 /* What is in the slot: 1 our own bytes, 0 a void segment of an owner before us (which came late, or whose taker was overtaken by a
- * release), ERR_FENCED somebody takes this user over or has done so. */
+ * release) or nothing that can be read, ERR_FENCED somebody takes this user over or has done so. */
 static int segment_there(struct upload *up, const char *key, struct err *err)
 {
 	struct buf there = BUF_INIT(OBOX_BUNDLE_MAX);
@@ -130,6 +130,11 @@ static int segment_there(struct upload *up, const char *key, struct err *err)
 	struct rd r;
 	int rc = bundle_get(up->u->ob, key, &there, hash, err);
 
+	if (rc == ERR_CORRUPT) {	/* of nobody's; whose this log is decides the swap of root */
+		err_clear(err);
+		buf_free(&there);
+		return 0;
+	}
 	if (rc == 0 && !memcmp(hash, up->man.log_hash, 32)) {
 		rc = 1;
 	} else if (rc == 0) {
@@ -156,7 +161,7 @@ static int segment_settle(struct upload *up, struct pending_put *p, struct buf *
 		rc = segment_there(up, p->key, err);
 		if (rc != 0)
 			break;
-		log_event(LOG_INF, "log slot holds a segment of an earlier owner, which is void: the next one is used", LF_S("user", u->name),
+		log_event(LOG_INF, "log slot holds a segment that is void: the next one is used", LF_S("user", u->name),
 			  LF_S("object", p->key), LF_END);
 		free(p->key);
 		p->key = segment_key(u, ++up->man.log_seq);

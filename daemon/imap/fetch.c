@@ -125,9 +125,9 @@ static bool read_batch(struct imap_session *s, struct fetch *f)
 			break;		/* CHANGEDSINCE may skip very many */
 	}
 	if (f->n) {
-		imap_announce_keywords(s);
 		if (f->sets_seen && !obox_view_read_only(s->view))
 			set_seen(s, f);
+		imap_announce_keywords(s);	/* behind what is read last */
 	}
 	return f->n > 0 || f->next != 0;
 }

@@ -129,6 +129,8 @@ void imap_put_flag_list(struct imap_session *s);
 bool imap_learn_keywords(struct imap_session *s);
 /* The same, and tells the client. Only where an untagged response may stand. */
 void imap_announce_keywords(struct imap_session *s);
+/* The same where messages that were just read have one of them: others may have added it since the last time. */
+void imap_announce_keywords_of(struct imap_session *s, const struct obox_msg *m, size_t n);
 void imap_forget_keywords(struct imap_session *s);
 /* RFC 7162 section 3.1: the first CONDSTORE enabling command. */
 void imap_enable_condstore(struct imap_session *s);

@@ -92,8 +92,10 @@ static bool tell_changed(struct imap_session *s)
 	while (t->pos < t->sync.n_changed) {
 		uint32_t seq = t->sync.changed[t->pos++];
 
-		if (obox_view_read(s->view, seq, &m, 1) == 1 && !(m.flags & OBOX_GONE))
+		if (obox_view_read(s->view, seq, &m, 1) == 1 && !(m.flags & OBOX_GONE)) {
+			imap_announce_keywords_of(s, &m, 1);
 			put_change(s, seq, &m);
+		}
 		if ((t->pos & 63) == 0 && imap_should_pause(s))
 			return false;
 	}

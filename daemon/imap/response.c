@@ -215,6 +215,21 @@ void imap_announce_keywords(struct imap_session *s)
 		imap_put_flag_list(s);
 }
 
+void imap_announce_keywords_of(struct imap_session *s, const struct obox_msg *m, size_t n)
+{
+	uint64_t kw[2] = { 0, 0 };
+	size_t i, w, top = 0;
+
+	for (i = 0; i < n; i++)
+		for (w = 0; w < 2; w++)
+			kw[w] |= m[i].kw[w];
+	for (w = 0; w < 2; w++)
+		if (kw[w])
+			top = w * 64 + 64 - (size_t)__builtin_clzll(kw[w]);
+	if (top > s->n_keywords)
+		imap_announce_keywords(s);
+}
+
 void imap_forget_keywords(struct imap_session *s)
 {
 	while (s->n_keywords)

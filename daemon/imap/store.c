@@ -108,6 +108,7 @@ static enum imap_step store_step(struct imap_session *s)
 
 		if (!n)
 			break;
+		imap_announce_keywords_of(s, batch, n);
 		put_run(s, st, seq, batch, n);
 		st->next = seq + (uint32_t)n;
 		if (imap_should_pause(s))

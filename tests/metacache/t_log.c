@@ -249,6 +249,36 @@ static void a_late_segment_that_cannot_be_read_is_passed_over_by_readers(void **
 	free(key);
 }
 
+/* Neither the owner nor who takes over stumbles over it. */
+static void a_slot_with_rubbish_is_passed_over(void **state)
+{
+	struct cluster *c = *state;
+	char *prefix = obox_user_prefix("t", "joe"), *key, etag[OBJ_ETAG_MAX];
+	struct manifest man;
+	struct obox_user *u;
+	int k;
+
+	for (k = 0; k < 3; k++)
+		assert_int_equal(node_open(c, k), 0);
+	for (k = 0; k < 2; k++) {
+		u = must_open(c, k);
+		assert_int_equal(do_save(c, k, u, "INBOX", 2 * k + 1, NULL), 0);
+		assert_int_equal(root_get(c->node[k].ob, prefix, &man, etag, &c->err), 1);
+		key = mem_printf("%slog/%010" PRIu64, prefix, man.log_seq + 1);
+		assert_int_equal(objstore_put(c->mem, key, "rubbish", 7, OBJ_CREATE, NULL, &c->err), 0);
+		free(key);
+		if (k == 0)
+			assert_int_equal(obox_flush(c->node[k].ob, "joe", &c->err), 0);
+		assert_int_equal(do_save(c, k, u, "INBOX", 2 * k + 2, NULL), 0);
+		obox_user_close(&u);
+		node_kill(c, k);
+	}
+	u = must_open(c, 2);
+	assert_all(c, u, 4);
+	obox_user_close(&u);
+	free(prefix);
+}
+
 static void a_log_with_a_segment_missing_is_an_error_that_names_it(void **state)
 {
 	struct cluster *c = *state;
@@ -337,6 +367,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_owner_writes_past_a_late_segment, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_taker_passes_over_a_late_segment, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_late_segment_that_cannot_be_read_is_passed_over_by_readers, cluster_setup, cluster_teardown),
+		cmocka_unit_test_setup_teardown(a_slot_with_rubbish_is_passed_over, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_log_with_a_segment_missing_is_an_error_that_names_it, cluster_setup, cluster_teardown),
 		cmocka_unit_test_setup_teardown(a_save_that_failed_is_in_no_log_without_what_takes_it_back, cluster_setup, cluster_teardown),
 	};
