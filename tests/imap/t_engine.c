@@ -590,6 +590,39 @@ static void select_with_qresync_succeeds_whatever_is_expunged_meanwhile(void **s
 	world_close(&w);
 }
 
+/* The client must know what a keyword is before it is told of it, and flags without one would be others. */
+static void a_keyword_added_while_news_are_told_is_told_with_them(void **state)
+{
+	struct world w;
+	struct client *c, *other;
+	char *text, *at;
+	unsigned i;
+
+	world_open(&w);
+	for (i = 0; i < 4000; i++)
+		deliver(&w, i, 1);
+	c = selected(&w);
+	other = selected(&w);
+	send_text(c, "a ENABLE CONDSTORE\r\n");
+	free(take_all(c));
+	send_text(other, "x STORE 1:* +FLAGS.SILENT (\\Flagged)\r\n");
+	c->slow = true;
+	client_queue(c, "a NOOP\r\n", 8);
+	assert_int_equal(c->conn.ops->run(&c->conn, CONN_EV_INPUT), CONN_WANT_DRAIN);
+	send_text(other, "x STORE 4000 +FLAGS.SILENT (fresh)\r\n");
+	client_run(c, CONN_EV_DRAINED);
+	text = take_all(c);
+	at = strstr(text, "* 4000 FETCH ");
+	assert_non_null(at);
+	expect_in(at, "FLAGS (\\Flagged fresh)");
+	at = strstr(text, "* FLAGS (");
+	assert_true(at && at < strstr(text, "* 4000 FETCH ") && strstr(at, "fresh"));
+	free(text);
+	client_free(&c);
+	client_free(&other);
+	world_close(&w);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -604,6 +637,7 @@ int main(void)
 		cmocka_unit_test(mail_arriving_meanwhile_wakes_an_idle_session),
 		cmocka_unit_test(flags_told_with_seen_belong_to_their_mod_sequence),
 		cmocka_unit_test(select_with_qresync_succeeds_whatever_is_expunged_meanwhile),
+		cmocka_unit_test(a_keyword_added_while_news_are_told_is_told_with_them),
 	};
 
 	log_init("test", LOG_ERROR + 1, LOG_FMT_TEXT);
