@@ -11,13 +11,14 @@ result() {	# ok-or-not, text
 }
 
 # name and within how many seeds it has to be caught
-quick="ack-before-journal:60 epoch-not-raised:60 no-takeover:60 references-not-counted:60 shown-before-durable:60
-	tail-not-rewritten:60 store-ignores-conditions:60 swap-overwrites:60 no-seal:300 modseq-goes-back:120 lost-save-kept:120
-	ack-behind-gap:160 no-read-back:160 landed-too-early:120 odd-modseq-believed:120 served-before-replayed:60 served-before-sealed:120"
+quick="ack-before-journal:60 epoch-not-raised:60 no-takeover:60 references-not-counted:120 shown-before-durable:60
+	tail-not-rewritten:200 store-ignores-conditions:60 swap-overwrites:60 no-seal:300 modseq-goes-back:400 lost-save-kept:120
+	ack-behind-gap:160 no-read-back:300 landed-too-early:120 odd-modseq-believed:300 served-before-replayed:200 served-before-sealed:120"
 rare="no-lease,no-tombstone:1500 modseq-ends-forgotten:1200 uidnext-given-back:1500 flying-save-uploaded:1200 no-fence,older-epoch-adopted:1500"
 seeds=${CULVER_SIM_SEEDS:-2000}
 if [ "$slow" -gt 1 ]; then
 	seeds=${CULVER_SIM_SEEDS:-40}
+	quick="ack-before-journal:60 no-takeover:60 shown-before-durable:60 store-ignores-conditions:60 served-before-sealed:60"
 	rare=
 fi
 
@@ -46,7 +47,7 @@ done
 odd="ignores-create ignores-match ignores-both checks-then-writes refuses-conditions swaps-nothing stale"
 stores=${CULVER_SIM_STORES:-100}
 if [ "$slow" -gt 1 ]; then
-	stores=${CULVER_SIM_STORES:-10}
+	stores=${CULVER_SIM_STORES:-5}
 fi
 for kind in good $odd; do
 	out=$($sim --seeds 1-"$stores" --store "$kind" --lines 80 2>&1)
