@@ -283,9 +283,11 @@ static int adopt(struct obox *ob, const char *key, const struct buf *sealed, con
 	    !memcmp(prev, man->log_hash, 32)) {
 		buf_add(&records, r.p, rd_left(&r));
 		rc = note_records(s, &records, first, 0, err);
-		man->log_lsn += count;
-		memcpy(man->log_hash, hash, 32);
-		rc = rc < 0 ? rc : 1;
+		if (rc == 0) {
+			man->log_lsn += count;
+			memcpy(man->log_hash, hash, 32);
+			rc = 1;
+		}
 	}
 	if (rc == ERR_CORRUPT && ob->cfg.cluster) {	/* whatever it was, the journal has it, too, or nobody was told */
 		log_event(LOG_WARN, "log slot holds what cannot be read: it is passed over", LF_S("object", key), LF_ERR(err), LF_END);
