@@ -1,7 +1,7 @@
 /* auth-db - the users and their password hashes: one SQLite file.
  *
  * Used by the auth process (reading) and by culverctl (changing); changes
- * count at once, without a signal.
+ * count at once, without a signal (a deleted name is taken by LMTP for one second more).
  *
  *   users(name TEXT PRIMARY KEY, hash TEXT, enabled INTEGER, created INTEGER, changed INTEGER)
  *   PRAGMA user_version = AUTH_DB_VERSION; a higher one is refused.

@@ -148,7 +148,7 @@ static const struct set_opt name[] = { \
 	  .doc = "A checksum sent beside the signature, which covers the body already. A store that keeps sha256 gives it back, and whole objects are compared with it when they are read." }, \
 	{ "etag_match", SET_CHOICE, SFIELD(etag_match), .def = "auto", .choices = etag_matches, \
 	  .doc = "How If-Match is written. auto finds out; older Ceph wants it unquoted." }, \
-	{ "concurrency", SET_UINT, SFIELD(concurrency), .def = "64", .min = 1, .max = 1024, \
+	{ "concurrency", SET_UINT, SFIELD(concurrency), .def = "128", .min = 1, .max = 1024, \
 	  .doc = "Most requests at one time for each process. Fewer are sent when the store asks to slow down." }, \
 	{ "timeout", SET_TIME, SFIELD(timeout), .def = "30s", .min = 1000, .max = 600 * TIME_S, \
 	  .doc = "Longest an operation may take with all its retries." }, \
@@ -178,8 +178,8 @@ const struct set_opt conf_table[] = {
 	{ "log_level", SET_CHOICE, FIELD(log_level), .def = "info", .choices = levels, .doc = "What is logged: this and all that is worse." },
 	{ "log_format", SET_CHOICE, FIELD(log_format), .def = "text", .choices = formats, .doc = "text is key=value; json is one object in a line." },
 	{ "gate_count", SET_UINT, FIELD(gate_count), .def = "1", .min = 1, .max = 64, .doc = "Gate processes." },
-	{ "worker_count", SET_UINT, FIELD(worker_count), .def = "0", .min = 0, .max = 64, .doc = "Worker processes. 0: one for each core. Users are spread over them by name." },
-	{ "worker_threads_max", SET_UINT, FIELD(worker_threads_max), .def = "64", .min = 2, .max = 1024, .doc = "Most threads a worker runs sessions on; it has no more than it needs." },
+	{ "worker_count", SET_UINT, FIELD(worker_count), .def = "0", .min = 0, .max = 64, .doc = "Worker processes. 0: one for each core, or with the journal in the store one for four cores. Users are spread over them by name." },
+	{ "worker_threads_max", SET_UINT, FIELD(worker_threads_max), .def = "128", .min = 2, .max = 1024, .doc = "Most threads a worker runs sessions on; it has no more than it needs." },
 	{ "stop_timeout", SET_TIME, FIELD(stop_timeout), .def = "30s", .min = TIME_S, .max = 3600 * TIME_S,
 	  .doc = "How long a stop may take before what still runs is killed. Killing loses nothing that was acknowledged." },
 	{ "ssl_cert", SET_STRING, FIELD(ssl_cert), .def = "", .doc = "Certificate with its chain, PEM. Without it there is no TLS." },
@@ -448,10 +448,21 @@ static void check_file(const char *option, const char *path, struct buf *out)
 	}
 }
 
+/* Each worker is a node with a journal and heartbeats of its own, which in a
+ * store cost requests, and mail for another worker's user is handed over; one
+ * worker's threads keep several cores busy. */
+static unsigned default_workers(bool journal_in_store)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (journal_in_store)
+		cores = (cores + 3) / 4;
+	return cores < 1 ? 1 : cores > 64 ? 64 : (unsigned)cores;
+}
+
 static void fill_in(struct conf *c)
 {
 	char name[256];
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	if (!*c->hostname) {
 		if (gethostname(name, sizeof(name)) < 0 || !*name)
@@ -460,7 +471,7 @@ static void fill_in(struct conf *c)
 		set_string(&c->hostname, mem_strdup(name));
 	}
 	if (!c->worker_count)
-		c->worker_count = cores < 1 ? 1 : cores > 64 ? 64 : (uint64_t)cores;
+		c->worker_count = default_workers(conf_journal_in_store(c));
 	if (!*c->auth.database)
 		set_string(&c->auth.database, mem_printf("%s/users.db", c->state_dir));
 	if (!*c->mail_store.path)

@@ -40,6 +40,7 @@ noinst_LIBRARIES += %reldir%/libdaemon.a %reldir%/libauth.a
 	%reldir%/proc.c %reldir%/proc.h \
 	%reldir%/worker.c %reldir%/worker.h \
 	%reldir%/worker-deliver.c \
+	%reldir%/worker-known.c \
 	%reldir%/worker-peer.c \
 	%reldir%/session.h %reldir%/worker-session.c \
 	%reldir%/worker-sessions.c

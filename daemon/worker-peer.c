@@ -261,14 +261,13 @@ bool worker_owns(struct conn_env *env, const char *user, unsigned *worker_r)
 	return *worker_r == w->p.index;
 }
 
-int worker_user_exists(struct conn_env *env, const char *address, char **user_r, struct err *err)
+/* 1 with the user, 0, <0. */
+static int ask_auth(struct worker *w, const char *address, char **user_r)
 {
-	struct worker *w = env->worker;
 	struct worker_call call;
 	struct buf msg = BUF_INIT(CHAN_MSG_MAX);
 	int tries, rc = ERR_UNAVAILABLE;
 
-	*user_r = NULL;
 	buf_put8(&msg, MSG_EXISTS);
 	buf_put32(&msg, 0);
 	msg_put_str(&msg, address);
@@ -285,5 +284,19 @@ int worker_user_exists(struct conn_env *env, const char *address, char **user_r,
 		buf_free(&call.answer);
 	}
 	buf_free(&msg);
+	return rc;
+}
+
+int worker_user_exists(struct conn_env *env, const char *address, char **user_r, struct err *err)
+{
+	struct worker *w = env->worker;
+	int rc;
+
+	*user_r = worker_known_get(&w->known, address, loop_clock_ms());
+	if (*user_r)
+		return 1;
+	rc = ask_auth(w, address, user_r);
+	if (rc == 1)
+		worker_known_put(&w->known, address, *user_r, loop_clock_ms());
 	return rc < 0 ? err_set(err, rc, "asking auth for a user: %s", err_code_name(rc)) : rc;
 }

@@ -457,6 +457,7 @@ static void worker_init(struct worker *w)
 	w->wake_src.fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_rwlock_init(&w->peers, NULL);
+	worker_known_init(&w->known);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&w->changed, &attr);
@@ -507,6 +508,7 @@ int worker_main(unsigned index, unsigned generation, const char *address)
 	close_node(&w);
 	node_release(&w);
 	worker_peers_close(&w);
+	worker_known_free(&w.known);
 	hmap_free(&w.calls);
 	proc_release(&w.p);
 	return rc < 0;

@@ -43,6 +43,12 @@ struct worker_peer {
 	uint64_t serial;		/* of this channel; never used again */
 };
 
+/* worker-known.c: addresses that auth knew within the last second, and whose they are. */
+struct worker_known {
+	pthread_mutex_t lock;
+	struct hmap users;		/* address to struct known */
+};
+
 /* Something for the loop thread to do, embedded in what it is about. */
 struct worker_job {
 	struct worker_job *next;
@@ -73,6 +79,7 @@ struct worker {
 	struct loop_src wake_src;
 	pthread_t upkeep, tend;
 	bool upkeep_on, tend_on;
+	struct worker_known known;
 	pthread_rwlock_t peers;		/* auth and workers stay as they are; changed with lock too */
 	/* under lock */
 	pthread_mutex_t lock;
@@ -105,6 +112,11 @@ int worker_user_exists(struct conn_env *env, const char *address, char **user_r,
 /* Sends msg (whose id, at offset 1, is filled in) and waits.  call->answer is the caller's to free. */
 int worker_call(struct worker *w, bool to_auth, unsigned index, struct buf *msg, int fd, int timeout_ms, struct worker_call *call);
 void worker_answer(struct worker *w, unsigned index, uint64_t serial, const struct buf *msg);
+/* worker-known.c: any thread; now_ms by loop_clock_ms() */
+void worker_known_init(struct worker_known *k);
+void worker_known_free(struct worker_known *k);
+char *worker_known_get(struct worker_known *k, const char *address, int64_t now_ms);	/* the caller's to free; NULL: ask auth */
+void worker_known_put(struct worker_known *k, const char *address, const char *user, int64_t now_ms);
 /* worker-deliver.c */
 void worker_deliver(struct conn_env *env, struct lmtp_delivery *d);
 void worker_deliver_request(struct worker *w, unsigned index, uint64_t serial, uint32_t id, struct rd *r, int fd);

@@ -1,6 +1,7 @@
 noinst_LIBRARIES += %reldir%/libmetacache.a
 %canon_reldir%_libmetacache_a_SOURCES = \
 	%reldir%/journal-store.c \
+	%reldir%/journal-send.c %reldir%/journal-private.h \
 	%reldir%/metacache.c %reldir%/metacache.h %reldir%/metacache-private.h \
 	%reldir%/dump.c \
 	%reldir%/node.c \

@@ -172,7 +172,7 @@ struct objstore_settings {
 	const char *sse_customer_key;	/* file of 32 octets, or of their base64 */
 	const char *checksum;		/* "none", "sha256", "md5": sent beside the signed hash of the body */
 	const char *etag_match;		/* "auto" (found out), "quoted", "unquoted": the form of If-Match */
-	uint64_t concurrency;		/* requests at one time, most; 0 = 64 */
+	uint64_t concurrency;		/* requests at one time, most; 0 = 128 */
 	uint64_t timeout_ms;		/* of an operation; 0 = 30 s */
 	uint64_t attempt_timeout_ms;	/* of one request, its body's time at 1 MB/s added; 0 = 10 s */
 	uint64_t connect_timeout_ms;	/* 0 = 3 s */

@@ -19,6 +19,7 @@
 
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum s3_match { S3_MATCH_AUTO, S3_MATCH_QUOTED, S3_MATCH_UNQUOTED };
 enum s3_sse { S3_SSE_NONE, S3_SSE_S3, S3_SSE_KMS, S3_SSE_CUSTOMER };
@@ -46,6 +47,8 @@ struct s3_store {
 	uint64_t multipart_size, part_size;
 	/* found out */
 	_Atomic int match;		/* enum s3_match */
+	unsigned char token[8];		/* of this process and store; with a number it marks a conditional put as ours */
+	_Atomic uint64_t n_tokens;
 	bool no_multi_delete;
 	int64_t skew_s;			/* the store's clock is so far ahead of ours */
 	int64_t said_throttled_us, said_down_us;	/* last time it was logged */

@@ -10,7 +10,7 @@
 #include <openssl/rand.h>
 
 enum {
-	CONCURRENCY = 64, TIMEOUT_MS = 30000, ATTEMPT_MS = 10000, CONNECT_MS = 3000, KEY_FILE_MAX = 4096,
+	CONCURRENCY = 128, TIMEOUT_MS = 30000, ATTEMPT_MS = 10000, CONNECT_MS = 3000, KEY_FILE_MAX = 4096,
 	MULTIPART = 64 << 20, PART = 16 << 20, PART_MIN = 5 << 20
 };
 
@@ -134,6 +134,15 @@ void s3_hash_iov(const struct iovec *iov, int n, unsigned char out[32])
 	EVP_MD_CTX_free(ctx);
 }
 
+/* Never the same twice: 64 random bits of the store's opening, then a count. */
+static void new_token(struct s3_store *s, char token[33])
+{
+	uint64_t n = atomic_fetch_add(&s->n_tokens, 1);
+
+	hex_encode(token, s->token, sizeof(s->token));
+	hex_encode(token + 2 * sizeof(s->token), &n, sizeof(n));
+}
+
 static void start_op(struct http_task *t)
 {
 	struct s3_op *o = (struct s3_op *)((char *)t - offsetof(struct s3_op, start));
@@ -149,7 +158,6 @@ static void start_op(struct http_task *t)
 struct s3_op *s3_op_new(struct s3_store *s, struct objstore_op *op)
 {
 	struct s3_op *o = MEM_NEW(struct s3_op);
-	unsigned char token[16];
 	int i;
 
 	o->s = s;
@@ -160,10 +168,8 @@ struct s3_op *s3_op_new(struct s3_store *s, struct objstore_op *op)
 		o->out_start = op->out->len;
 	if (op->verb != OBJ_PUT)
 		return o;
-	if (op->cond != OBJ_ANY) {
-		RAND_bytes(token, sizeof(token));
-		hex_encode(o->token, token, sizeof(token));
-	}
+	if (op->cond != OBJ_ANY)
+		new_token(s, o->token);
 	for (i = 0; i < op->n_iov; i++)
 		o->len += op->iov[i].iov_len;
 	if (op->cond == OBJ_ANY && o->len > s->multipart_size)
@@ -445,6 +451,7 @@ int objstore_s3_open(const struct objstore_settings *set, struct objstore **s_r,
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->idle, NULL);
 	policy.window_max = set->concurrency ? (unsigned)(set->concurrency < 1024 ? set->concurrency : 1024) : CONCURRENCY;
+	RAND_bytes(s->token, sizeof(s->token));
 	if (!policy.seed)
 		RAND_bytes((unsigned char *)&policy.seed, sizeof(policy.seed));
 	policy_init(&s->policy, &policy);

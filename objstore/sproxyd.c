@@ -5,7 +5,7 @@
 #include <openssl/rand.h>
 #include <sodium.h>
 
-enum { CONCURRENCY = 64, TIMEOUT_MS = 30000, ATTEMPT_MS = 10000, CONNECT_MS = 3000, DEFAULT_CLASS = 2, DEFAULT_SERVICE = 0xC4 };
+enum { CONCURRENCY = 128, TIMEOUT_MS = 30000, ATTEMPT_MS = 10000, CONNECT_MS = 3000, DEFAULT_CLASS = 2, DEFAULT_SERVICE = 0xC4 };
 
 /* --- the queue (event thread) --- */
 

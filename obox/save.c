@@ -12,9 +12,11 @@
 #include "obox/obox-private.h"
 
 #include "base/log.h"
+#include "base/wake.h"
 #include "mime/mime.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 /* A message has so long on its way, and as long again for each so many bytes: a store that is slower than that is one
@@ -186,9 +188,8 @@ static int put_objects(struct batch *b, struct err *err)
 /* --- objects beside the journal: both on their way at once --- */
 
 struct sending {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	size_t flying;
+	struct wake all;
+	atomic_size_t flying;
 	struct objstore_op *ops;
 	struct iovec *iov;
 };
@@ -197,10 +198,8 @@ static void sent(struct objstore_op *op)
 {
 	struct sending *x = op->ctx;
 
-	pthread_mutex_lock(&x->lock);
-	x->flying--;
-	pthread_cond_signal(&x->cond);
-	pthread_mutex_unlock(&x->lock);
+	if (atomic_fetch_sub(&x->flying, 1) == 1)
+		wake_up(&x->all);
 }
 
 static void send_objects(struct batch *b, struct sending *x)
@@ -210,11 +209,10 @@ static void send_objects(struct batch *b, struct sending *x)
 	size_t i, len;
 
 	memset(x, 0, sizeof(*x));
-	pthread_mutex_init(&x->lock, NULL);
-	pthread_cond_init(&x->cond, NULL);
+	wake_init(&x->all);
 	x->ops = mem_calloc(b->n, sizeof(*x->ops));
 	x->iov = mem_calloc(b->n, sizeof(*x->iov));
-	x->flying = b->n;
+	atomic_init(&x->flying, b->n);
 	for (i = 0; i < b->n; i++) {
 		mobj_data(b->s[i].obj, &data, &len);
 		x->iov[i] = (struct iovec){ (void *)(uintptr_t)data, len };
@@ -268,14 +266,10 @@ static int sent_all(struct batch *b, struct sending *x, struct err *err)
 	size_t i;
 	int rc = 0;
 
-	pthread_mutex_lock(&x->lock);
-	while (x->flying)
-		pthread_cond_wait(&x->cond, &x->lock);
-	pthread_mutex_unlock(&x->lock);
+	if (b->n)
+		wake_wait(&x->all, -1);
 	for (i = 0; i < b->n && rc == 0; i++)
 		rc = settle_sent(b, i, &x->ops[i], err);
-	pthread_cond_destroy(&x->cond);
-	pthread_mutex_destroy(&x->lock);
 	free(x->ops);
 	free(x->iov);
 	return rc;

@@ -28,6 +28,15 @@ int simt_usleep(useconds_t us);
 int simt_clock_gettime(clockid_t id, struct timespec *t);
 int simt_random(unsigned char *out, int n);	/* libsodium's: rnd_install() */
 
+#include "base/wake.h"
+
+void simt_wake_init(struct wake *w);
+void simt_wake_up(struct wake *w);
+bool simt_wake_wait(struct wake *w, int ms);
+
+#define wake_init(w) simt_wake_init(w)
+#define wake_up(w) simt_wake_up(w)
+#define wake_wait(w, ms) simt_wake_wait(w, ms)
 #define pthread_mutex_init(m, a) simt_mutex_init(m)
 #define pthread_mutex_destroy(m) ((void)(m))
 #define pthread_mutex_lock(m) simt_mutex_lock(m)

@@ -240,6 +240,17 @@ struct task *sched_task(struct life *l, const char *name, void *(*fn)(void *), v
 
 /* --- states --- */
 
+void sched_wake(const void *what)
+{
+	size_t i;
+
+	for (i = 0; i < n_all; i++)
+		if (all[i]->waits_for == what) {
+			all[i]->waits_for = NULL;
+			sched_ready(all[i]);
+		}
+}
+
 void sched_ready(struct task *t)
 {
 	if (t->state != TASK_BLOCKED && t->state != TASK_PARKED)

@@ -44,6 +44,7 @@ struct task {
 	void *(*fn)(void *arg);
 	void *arg;
 	enum { TASK_READY, TASK_BLOCKED, TASK_PARKED, TASK_DONE } state;
+	const void *waits_for;		/* simt_wake_wait() */
 	size_t at;			/* in the list of ready tasks */
 	uint64_t gen;			/* grows whenever it stops being blocked: older alarms are void */
 	struct task *next;		/* in the queue of what it waits for */
@@ -62,6 +63,7 @@ extern int64_t sim_now;			/* us of virtual time */
 extern uint64_t sim_switches;
 extern struct task *sim_task;		/* running, or NULL: the driver */
 struct task *sched_task(struct life *l, const char *name, void *(*fn)(void *), void *arg);
+void sched_wake(const void *what);	/* makes the task ready that waits for this */
 void sched_block(void);			/* until sched_ready */
 void sched_ready(struct task *t);
 void sched_sleep(int64_t us);		/* of virtual time */

@@ -133,6 +133,35 @@ int simt_cond_broadcast(pthread_cond_t *c)
 	return 0;
 }
 
+void simt_wake_init(struct wake *w)
+{
+	w->n = 0;
+}
+
+void simt_wake_up(struct wake *w)
+{
+	w->n = 1;
+	sched_wake(w);
+	sched_preempt();	/* w may be gone now */
+}
+
+bool simt_wake_wait(struct wake *w, int ms)
+{
+	int64_t at = ms < 0 ? 0 : sim_now + (int64_t)ms * 1000000 / sim_task->life->node->rate;
+
+	sched_preempt();
+	while (!w->n) {
+		if (at && sim_now >= at)
+			return false;
+		sim_task->waits_for = w;
+		if (at)
+			sched_alarm(sim_task, at);
+		sched_block();
+		sim_task->waits_for = NULL;
+	}
+	return true;
+}
+
 int simt_rwlock_init(pthread_rwlock_t *l)
 {
 	memset(l, 0, sizeof(*l));
