@@ -10,6 +10,7 @@
 #include "daemon/loop.h"
 #include "daemon/msg.h"
 #include "daemon/pool.h"
+#include "daemon/worker.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -215,6 +216,43 @@ static void users_are_spread_over_workers(void **state)
 	assert_int_equal(msg_worker_of("joe", 1), 0);
 }
 
+/* --- who is known --- */
+
+static void assert_known(struct worker_known *k, const char *address, int64_t now_ms, const char *user)
+{
+	char *u = worker_known_get(k, address, now_ms);
+
+	if (user)
+		assert_string_equal(u, user);
+	else
+		assert_null(u);
+	free(u);
+}
+
+static void a_user_is_known_for_a_second_and_the_memory_bounded(void **state)
+{
+	struct worker_known k;
+	char address[32];
+	int i;
+
+	(void)state;
+	worker_known_init(&k);
+	assert_known(&k, "joe@example.org", 0, NULL);
+	worker_known_put(&k, "joe@example.org", "joe", 1000);
+	assert_known(&k, "joe@example.org", 1999, "joe");
+	assert_known(&k, "joe@example.org", 2000, NULL);
+	assert_known(&k, "JOE@example.org", 1500, NULL);	/* auth decides what is the same */
+	worker_known_put(&k, "joe@example.org", "jim", 2000);
+	assert_known(&k, "joe@example.org", 2500, "jim");
+	for (i = 0; i < 20000; i++) {
+		snprintf(address, sizeof(address), "u%d", i);
+		worker_known_put(&k, address, address, 3000);
+		assert_true(k.users.n <= 4096);
+	}
+	assert_known(&k, "u19999", 3000, "u19999");
+	worker_known_free(&k);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -224,6 +262,7 @@ int main(void)
 		cmocka_unit_test(a_channel_queues_what_does_not_fit_and_keeps_order_and_descriptors),
 		cmocka_unit_test(a_connection_survives_its_message_and_every_cut_is_noticed),
 		cmocka_unit_test(users_are_spread_over_workers),
+		cmocka_unit_test(a_user_is_known_for_a_second_and_the_memory_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
