@@ -439,6 +439,7 @@ if __name__ == "__main__":
         for p in RUNNING:
             p.terminate()
         if os.environ.get("CULVER_KEEP"):
+            os.makedirs(os.environ["CULVER_KEEP"], exist_ok=True)
             for node in C.nodes:
                 subprocess.run(["cp", node.s.log, os.path.join(os.environ["CULVER_KEEP"], node.name + ".log")])
         C.close()
