@@ -271,7 +271,8 @@ static int ask_auth(struct worker *w, const char *address, char **user_r)
 	buf_put8(&msg, MSG_EXISTS);
 	buf_put32(&msg, 0);
 	msg_put_str(&msg, address);
-	for (tries = 0; tries < TRIES && rc == ERR_UNAVAILABLE; tries++) {
+	/* time may also be up because the machine was asleep: then auth has it ready */
+	for (tries = 0; tries < TRIES && (rc == ERR_UNAVAILABLE || (rc == ERR_TIMEOUT && tries == 1)); tries++) {
 		rc = worker_call(w, true, 0, &msg, -1, EXISTS_MS, &call);
 		if (rc == 0) {
 			struct rd r = rd_init(call.answer.data, call.answer.len);

@@ -398,6 +398,26 @@ def a_killed_auth_process_comes_back():
     assert S.deliver(["user0"], "x\r\n")[0].startswith("250 ")
 
 
+def a_recipient_is_found_by_a_server_that_was_asleep():
+    """More than the ten seconds that auth has for an answer; asleep is what a suspended machine is."""
+    c = Line(S.lmtp)
+    c.line()
+    c.send("LHLO x\r\nMAIL FROM:<>\r\n")
+    c.until("250 2.1.0")
+    auth, workers = S.pids("auth")[("auth", 0)], [p for ps in S.pids("worker").values() for p in ps]
+    for p in auth:
+        os.kill(p, signal.SIGSTOP)
+    c.send("RCPT TO:<user3>\r\n")
+    time.sleep(0.5)
+    for p in workers:
+        os.kill(p, signal.SIGSTOP)
+    time.sleep(10)
+    for p in workers + auth:
+        os.kill(p, signal.SIGCONT)
+    assert c.line().startswith("250 2.1.5")
+    c.cmd("QUIT")
+
+
 def a_killed_gate_comes_back_and_plain_sessions_go_on():
     c = S.pop3_login("user2")
     kill("gate", 0)
@@ -582,6 +602,7 @@ TESTS = [
     a_killed_worker_loses_no_mail_and_no_other_workers_sessions,
     no_acknowledged_mail_is_lost_while_workers_are_killed,
     a_killed_auth_process_comes_back,
+    a_recipient_is_found_by_a_server_that_was_asleep,
     a_killed_gate_comes_back_and_plain_sessions_go_on,
     a_reload_brings_a_new_certificate_and_keeps_sessions,
     a_reload_with_mistakes_changes_nothing,
