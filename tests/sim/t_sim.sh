@@ -17,7 +17,7 @@ quick="ack-before-journal:60 epoch-not-raised:60 no-takeover:60 references-not-c
 rare="no-lease,no-tombstone:1500 modseq-ends-forgotten:1200 uidnext-given-back:1500 flying-save-uploaded:1200 no-fence,older-epoch-adopted:6101-6200"
 seeds=${CULVER_SIM_SEEDS:-2000}
 if [ "$slow" -gt 1 ]; then
-	seeds=${CULVER_SIM_SEEDS:-40}
+	seeds=${CULVER_SIM_SEEDS:-15}
 	quick=
 	rare=
 fi
@@ -48,7 +48,7 @@ done
 odd="ignores-create ignores-match ignores-both checks-then-writes refuses-conditions swaps-nothing stale"
 stores=${CULVER_SIM_STORES:-100}
 if [ "$slow" -gt 1 ]; then
-	stores=${CULVER_SIM_STORES:-5}
+	stores=${CULVER_SIM_STORES:-2}
 fi
 for kind in good $odd; do
 	out=$($sim --seeds 1-"$stores" --store "$kind" --lines 80 2>&1)
