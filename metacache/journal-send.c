@@ -5,18 +5,12 @@
 
 #include "base/log.h"
 
-#include <time.h>
-
 enum { WINDOW = 8, BACKOFF_MIN_US = 50000, BACKOFF_MAX_US = 2000000, TROUBLE = 2 /* failures in a row of one piece */ };
 
 void journal_wait_us(pthread_cond_t *c, pthread_mutex_t *m, int64_t us)
 {
-	struct timespec t;
+	struct timespec t = mc_deadline(us);
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	us += t.tv_nsec / 1000;
-	t.tv_sec += us / 1000000;
-	t.tv_nsec = us % 1000000 * 1000;
 	pthread_cond_timedwait(c, m, &t);
 }
 
